@@ -1,0 +1,146 @@
+package exchange_test
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyroll/keyroll/internal/exchange"
+	"github.com/keyroll/keyroll/internal/msapi"
+	"github.com/keyroll/keyroll/internal/msapi/msapitest"
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/sim"
+)
+
+// simulated starts Contoso and gives a client that gets its tokens with a
+// client certificate, as in production.
+func simulated(t *testing.T) (*exchange.Client, *sim.World) {
+	t.Helper()
+	seed := sim.ContosoSeed()
+	cert, key, err := sim.NewAppCertificate("exchange test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed.AllowCertificate(sim.ContosoClientID, cert)
+	srv, err := sim.Start(t.Context(), sim.Options{Seed: seed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Close() })
+	cred, hc := msapitest.Connect(t, srv.DialMap(), srv.CAPEM(),
+		msapitest.App{ClientID: sim.ContosoClientID, Cert: cert, Key: key}, sim.ContosoTenant, public(t))
+	return exchange.New(public(t), sim.ContosoTenant, cred, hc), srv.World
+}
+
+// Exercise is what holds for any tenant with at least one policy of the
+// workload. It refreshes the first.
+func Exercise(t *testing.T, c *exchange.Client, w roll.Workload, opID string) {
+	ctx := t.Context()
+	all, err := c.Policies(ctx, w)
+	if err != nil || len(all) == 0 {
+		t.Fatalf("%d policies, %v", len(all), err)
+	}
+	first := all[0]
+	if !first.Found || first.Workload != w || first.GUID == "" || first.Name == "" || len(first.AzureKeyIDs) < 2 {
+		t.Errorf("a policy lacks what a roll needs: %+v", first)
+	}
+	for _, id := range first.AzureKeyIDs {
+		if _, ok := roll.ParseKeyURI(id); !ok {
+			t.Errorf("%q is no key URI", id)
+		}
+	}
+	receipt, err := c.Refresh(ctx, w, first.GUID, opID)
+	if err != nil || time.Since(receipt.At) > time.Minute {
+		t.Errorf("%+v, %v", receipt, err)
+	}
+	again, err := c.Policy(ctx, w, first.GUID)
+	if diff := cmp.Diff(first, again); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+	if none, err := c.Policy(ctx, w, "00000000-1111-4222-8333-444444444444"); err != nil || none.Found {
+		t.Errorf("a policy that is not there: %+v, %v", none, err)
+	}
+}
+
+func TestExerciseSimulator(t *testing.T) {
+	for _, w := range []roll.Workload{roll.Exchange, roll.MultiWorkload} {
+		t.Run(string(w), func(t *testing.T) {
+			c, world := simulated(t)
+			Exercise(t, c, w, "op-1")
+			if v := world.Violations(); len(v) != 0 {
+				t.Errorf("violations: %+v", v)
+			}
+			seen := world.Witness()
+			if len(seen) != 1 || !seen[0].Applied || seen[0].OperationID != "op-1" {
+				t.Errorf("witness: %+v", seen)
+			}
+		})
+	}
+}
+
+func TestMailboxOfSimulator(t *testing.T) {
+	c, _ := simulated(t)
+	seed := sim.ContosoSeed().Tenants[0].Exchange.Mailboxes
+	if len(seed) == 0 {
+		t.Fatal("Contoso has no mailbox")
+	}
+	if got, err := c.MailboxPolicyID(t.Context(), seed[0].Address); err != nil || got != seed[0].Policy {
+		t.Errorf("%q, %v", got, err)
+	}
+	if _, err := c.MailboxPolicyID(t.Context(), "nobody@contoso.com"); kindOf(err) != msapi.KindNotFound {
+		t.Errorf("a mailbox that is not there: %v", err)
+	}
+}
+
+func TestWithoutRights(t *testing.T) {
+	for grant, want := range map[string]msapi.Kind{"none": msapi.KindUnauthorized, "app_role": msapi.KindForbidden} {
+		c, w := simulated(t)
+		if err := w.SetPermission(sim.Permission{Tenant: sim.ContosoTenant, Exchange: &grant}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Policies(t.Context(), roll.Exchange); kindOf(err) != want {
+			t.Errorf("%s: %v", grant, err)
+		}
+	}
+}
+
+func TestRefreshAgainstFaults(t *testing.T) {
+	for _, tt := range []struct {
+		mode                  string
+		params                sim.FaultParams
+		kind                  msapi.Kind
+		maybeApplied, applied bool
+		warnings              int
+	}{
+		{sim.ModeRefuse, sim.FaultParams{Status: 400, Code: "Some.Exception"}, msapi.KindRejected, false, false, 0},
+		{sim.ModeRefuse, sim.FaultParams{Status: 400, Body: concurrency}, msapi.KindUnavailable, false, false, 0},
+		{sim.ModeThrottle, sim.FaultParams{RetryAfter: 3}, msapi.KindThrottled, false, false, 0},
+		{sim.ModeLoseBefore, sim.FaultParams{}, msapi.KindUnavailable, true, false, 0},
+		{sim.ModeApplyAndLose, sim.FaultParams{}, msapi.KindUnavailable, true, true, 0},
+		{sim.ModeErrorAfter, sim.FaultParams{}, msapi.KindUnavailable, true, true, 0},
+		{sim.ModeWarning, sim.FaultParams{Warning: "look here"}, "", false, true, 1},
+	} {
+		t.Run(tt.mode, func(t *testing.T) {
+			c, w := simulated(t)
+			if _, err := w.AddFault(sim.Fault{Service: sim.ServiceExchange, Operation: sim.OpSetDEP, Mode: tt.mode, Params: tt.params}); err != nil {
+				t.Fatal(err)
+			}
+			all, err := c.Policies(t.Context(), roll.Exchange)
+			if err != nil {
+				t.Fatal(err)
+			}
+			receipt, err := c.Refresh(t.Context(), roll.Exchange, all[0].GUID, "op-1")
+			e, _ := msapi.AsError(err)
+			if kindOf(err) != tt.kind || e != nil && e.MaybeApplied != tt.maybeApplied || len(receipt.Warnings) != tt.warnings {
+				t.Errorf("%+v, %v", receipt, err)
+			}
+			if n := w.Requests(sim.ServiceExchange, sim.OpSetDEP); n != 1 {
+				t.Errorf("%d requests on the wire, want 1", n)
+			}
+			if seen := w.Witness(); len(seen) > 0 && seen[0].Applied != tt.applied {
+				t.Errorf("witness: %+v", seen)
+			}
+		})
+	}
+}

@@ -1,0 +1,162 @@
+package jobs
+
+import (
+	"context"
+	"time"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// vault reads a root key and gives it a new version. Reads may be repeated at
+// will. create is neither idempotent nor retried below: an error for which
+// maybeApplied holds may have made a version, which is found by its tag.
+type vault interface {
+	// Get reads one version, "" for the newest. A nil error means that the vault answered.
+	Get(ctx context.Context, name, version string) (roll.KeyVersion, error)
+	// Versions lists all versions with their tags.
+	Versions(ctx context.Context, name string) ([]roll.KeyVersion, error)
+	// Create makes a version that carries opID as its tag. A nil error means
+	// that the vault said so.
+	Create(ctx context.Context, name string, spec roll.CreateSpec, opID string) (roll.KeyVersion, error)
+}
+
+// mail reads and refreshes Exchange and multi-workload policies.
+type mail interface {
+	// Refresh makes the policy take up its keys' newest versions. Safe to
+	// repeat as long as those are the recorded ones. A nil error means accepted.
+	Refresh(ctx context.Context, w roll.Workload, guid, opID string) (roll.Receipt, error)
+	// MailboxPolicyID reads a mailbox's DataEncryptionPolicyID.
+	MailboxPolicyID(ctx context.Context, mailbox string) (string, error)
+}
+
+// sites reads and rolls the SharePoint keys of one geo.
+type sites interface {
+	Status(ctx context.Context) (roll.SharePointObservation, error)
+	// Roll begins to move a slot to a version. Not idempotent: SharePoint
+	// refuses a second one while the first runs. A nil error means taken.
+	Roll(ctx context.Context, slot roll.Slot, vault, key, version, opID string) (roll.SharePointObservation, error)
+}
+
+// Tenants gives the connectors of a tenant, and reads it as a whole. Through
+// makes it of the real gateway; there is no other implementation in production code.
+type Tenants interface {
+	Vault(inv roll.Inventory, k roll.Key) (vault, error)
+	Mail(inv roll.Inventory) (mail, error)
+	Sites(inv roll.Inventory, geo string) (sites, error)
+	// Survey reads everything; its error joins failures that will pass.
+	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
+	// Policy reads one policy and the newest version of each of its keys: what rule 5 asks about.
+	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+}
+
+// Connectors is what a gateway to Microsoft offers: its own connectors, which
+// must satisfy the ports.
+type Connectors[V vault, M mail, S sites] interface {
+	Vault(inv roll.Inventory, k roll.Key) (V, error)
+	Exchange(inv roll.Inventory) (M, error)
+	SharePoint(inv roll.Inventory, geo string) (S, error)
+	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
+	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+}
+
+// Through makes Tenants of a gateway's connectors.
+func Through[V vault, M mail, S sites](c Connectors[V, M, S]) Tenants { return through[V, M, S]{c} }
+
+type through[V vault, M mail, S sites] struct{ Connectors[V, M, S] }
+
+func (t through[V, M, S]) Vault(inv roll.Inventory, k roll.Key) (vault, error) {
+	return t.Connectors.Vault(inv, k)
+}
+func (t through[V, M, S]) Mail(inv roll.Inventory) (mail, error) { return t.Exchange(inv) }
+func (t through[V, M, S]) Sites(inv roll.Inventory, geo string) (sites, error) {
+	return t.SharePoint(inv, geo)
+}
+
+// Config says how patiently the workers work. The zero value of a member means
+// its default.
+type Config struct {
+	// Heartbeat is how often a process renews its sign of life (2 s); after
+	// Silent without one (10 s) others take its work over, and after Stale
+	// without an answer of the database (6 s) it begins no effect itself.
+	Heartbeat, Silent, Stale time.Duration
+	// Sweep is how often rolls that nobody drives are looked for (1 s).
+	Sweep time.Duration
+	// Lane is how long one job drives a roll before it makes way (2 min).
+	Lane time.Duration
+	// Call bounds one attempt of a step, by service: Key Vault 30 s, Exchange
+	// 15 min (its cmdlets end on the server by then), SharePoint 2 min.
+	CallKeyVault, CallExchange, CallSharePoint, CallRead time.Duration
+	// Settle is how long after a call's deadline its effect may still land.
+	SettleKeyVault, SettleExchange, SettleSharePoint time.Duration
+	// Poll is how often SharePoint is asked (1 min), QueueCheck how often the
+	// place in its queue (30 s).
+	Poll, QueueCheck time.Duration
+	// Dwell and Reads: without having seen Rolling, a SharePoint roll is done
+	// after Reads equal answers over Dwell (3 in 15 min).
+	Dwell time.Duration
+	Reads int
+	// BackoffBase and BackoffMax bound the wait after a failure (2 s, 5 min).
+	BackoffBase, BackoffMax time.Duration
+	// ShortWait is how long a job waits in place instead of being put off (2 s).
+	ShortWait time.Duration
+	// Workers bounds the jobs at work at once (50).
+	Workers int
+}
+
+// WithDefaults fills the members that are zero.
+func (c Config) WithDefaults() Config {
+	def := func(d *time.Duration, v time.Duration) {
+		if *d == 0 {
+			*d = v
+		}
+	}
+	def(&c.Heartbeat, 2*time.Second)
+	def(&c.Silent, 10*time.Second)
+	def(&c.Stale, 6*time.Second)
+	def(&c.Sweep, time.Second)
+	def(&c.Lane, 2*time.Minute)
+	def(&c.CallKeyVault, 30*time.Second)
+	def(&c.CallExchange, 15*time.Minute)
+	def(&c.CallSharePoint, 2*time.Minute)
+	def(&c.CallRead, time.Minute)
+	def(&c.SettleKeyVault, time.Minute)
+	def(&c.SettleExchange, 15*time.Minute)
+	def(&c.SettleSharePoint, 5*time.Minute)
+	def(&c.Poll, time.Minute)
+	def(&c.QueueCheck, 30*time.Second)
+	def(&c.Dwell, 15*time.Minute)
+	def(&c.BackoffBase, 2*time.Second)
+	def(&c.BackoffMax, 5*time.Minute)
+	def(&c.ShortWait, 2*time.Second)
+	if c.Reads == 0 {
+		c.Reads = 3
+	}
+	if c.Workers == 0 {
+		c.Workers = 50
+	}
+	return c
+}
+
+// budget is how long one attempt of a step may take, and how long after it an
+// effect may still land.
+func (c Config) budget(k roll.StepKind) (run, settle time.Duration) {
+	switch k {
+	case roll.CreateKeyVersion:
+		return c.CallKeyVault, c.SettleKeyVault
+	case roll.RefreshPolicy:
+		return c.CallExchange, c.SettleExchange
+	case roll.SharePointRollKey:
+		return c.CallSharePoint, c.SettleSharePoint
+	}
+	return c.CallRead, 0
+}
+
+// longest is the longest attempt of any step.
+func (c Config) longest() time.Duration {
+	var out time.Duration
+	for _, k := range roll.StepKinds() {
+		run, _ := c.budget(k)
+		out = max(out, run)
+	}
+	return out
+}

@@ -1,0 +1,110 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// refresh makes an Exchange or multi-workload policy take up its keys' newest
+// versions. The call leaves no mark at Microsoft, so a lost answer is settled
+// by waiting until it can land no more and refreshing again, if rule 5 still
+// holds: it takes up the same versions.
+func (a *attempt) refresh(ctx context.Context) roll.Event {
+	p, fault := a.policy()
+	if fault != nil {
+		return a.fault(fault)
+	}
+	if a.settle {
+		if !a.deadlinePassed() {
+			return a.later(a.deadline(), "lost_answer", "the answer to a refresh was lost; refreshing again when the first one can land no more")
+		}
+		if a.roll.State != roll.Running {
+			return a.notApplied()
+		}
+	}
+	m, err := a.d.tenants.Mail(a.inv)
+	if err != nil {
+		return a.failed(err)
+	}
+	if ev := a.rule5(ctx, p); ev != nil {
+		return ev
+	}
+	res := roll.Result{Versions: a.expected(p), Mailboxes: a.mailboxes(ctx, m, p)}
+	// Once more, just before the call.
+	if ev := a.rule5(ctx, p); ev != nil {
+		return ev
+	}
+	if !a.mayAct() {
+		return a.tooStale()
+	}
+	receipt, err := m.Refresh(ctx, p.Workload, p.GUID, a.step.OpID)
+	if err != nil {
+		if c := a.d.cfg.classify(err, a.step.Attempt); c.Maybe {
+			return a.later(a.deadline(), c.Code, "the answer was lost: "+c.Detail)
+		}
+		return a.failed(err)
+	}
+	res.Warnings, res.RequestID = receipt.Warnings, receipt.RequestID
+	if len(receipt.Unknown) > 0 {
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "unknown_warning",
+			Detail: "Exchange took the refresh with a warning that is not known to be harmless: " + strings.Join(receipt.Unknown, "; "),
+			Action: "read the warning; if it does no harm, retry (the refresh is repeated with the same versions)", Settled: true, Result: res}
+	}
+	// And after it: a version that somebody made meanwhile may have been taken up.
+	seen, keys, err := a.d.tenants.Policy(ctx, a.inv, p)
+	if err != nil {
+		// Accepted, but not checked: the intent stays open, and the next attempt refreshes again.
+		c := a.d.cfg.classify(err, a.step.Attempt)
+		if c.Passing {
+			return a.later(a.deadline(), c.Code, c.Detail)
+		}
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action}
+	}
+	if f := roll.CheckRefresh(a.inv, p, seen, keys, a.roll.Expected(), a.now()); f != nil {
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: f.Code, Detail: "after the refresh: " + f.Seen, Action: f.Remedy, Settled: true, Result: res}
+	}
+	res.Source = "Exchange accepted the refresh"
+	return a.done(res)
+}
+
+// rule5 reads what product rule 5 asks about, and returns the event that stops
+// the step where it does not hold.
+func (a *attempt) rule5(ctx context.Context, p roll.Policy) roll.Event {
+	seen, keys, err := a.d.tenants.Policy(ctx, a.inv, p)
+	if err != nil {
+		return a.failed(err)
+	}
+	if f := roll.CheckRefresh(a.inv, p, seen, keys, a.roll.Expected(), a.now()); f != nil {
+		return a.fault(f)
+	}
+	return nil
+}
+
+// expected are the versions that a refresh of the policy takes up, by key id.
+func (a *attempt) expected(p roll.Policy) map[string]string {
+	out, all := map[string]string{}, a.roll.Expected()
+	for _, id := range p.KeyIDs() {
+		out[id] = all[id]
+	}
+	return out
+}
+
+// mailboxes reads DataEncryptionPolicyID of the sample mailboxes. It proves
+// nothing, so a failure holds up nothing: it is recorded in its place.
+func (a *attempt) mailboxes(ctx context.Context, m mail, p roll.Policy) map[string]string {
+	if len(p.SampleMailboxes) == 0 {
+		return nil
+	}
+	out := map[string]string{}
+	for _, box := range p.SampleMailboxes {
+		id, err := m.MailboxPolicyID(ctx, box)
+		if err != nil {
+			id = fmt.Sprintf("not read: %s", a.d.cfg.classify(err, 1).Code)
+		}
+		out[box] = id
+	}
+	return out
+}

@@ -1,0 +1,228 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// rollKey begins one SharePoint key operation, under the lease. SharePoint's
+// status carries no operation id, so a lost answer is settled by what the slot
+// names once nothing rolls.
+func (a *attempt) rollKey(ctx context.Context) roll.Event {
+	p, fault := a.policy()
+	if fault != nil {
+		return a.fault(fault)
+	}
+	k, fault := a.key(a.step.Key)
+	if fault != nil {
+		return a.fault(fault)
+	}
+	s, err := a.d.tenants.Sites(a.inv, a.step.Geo)
+	if err != nil {
+		return a.failed(err)
+	}
+	rk, _ := a.roll.KeyByID(k.ID)
+	if a.settle {
+		return a.settleRoll(ctx, s, k, rk.NewVersion)
+	}
+	if ev := a.usable(ctx, k, rk.NewVersion); ev != nil {
+		return ev
+	}
+	if ev := a.slotReady(ctx, s, p, k, rk.NewVersion); ev != nil {
+		return ev
+	}
+	if held, err := a.d.store.HoldsLease(ctx, a.roll.TenantID, a.step.Params.Scope, a.roll.ID); err != nil {
+		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the lease could not be read")
+	} else if !held {
+		return a.halt("lease_lost", "this roll does not hold the right to change SharePoint keys any more: two people released it", "make sure that no other operation runs, then retry")
+	}
+	// Once more, just before the call.
+	if ev := a.slotReady(ctx, s, p, k, rk.NewVersion); ev != nil {
+		return ev
+	}
+	if !a.mayAct() {
+		return a.tooStale()
+	}
+	seen, err := s.Roll(ctx, a.step.Slot, k.VaultName(), k.Name, rk.NewVersion, a.step.OpID)
+	if err != nil {
+		return a.rollFailed(ctx, s, err)
+	}
+	return a.done(roll.Result{Version: rk.NewVersion, SeenRolling: seen.Status == roll.Rolling, Source: "SharePoint took the roll"})
+}
+
+// slotReady is the rule before a SharePoint operation: nothing rolls, and the
+// slot names the declared vault, key and old version (rule 6). It returns the
+// event that ends the attempt where that does not hold.
+func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.Key, version string) roll.Event {
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.failed(err)
+	}
+	switch seen.Status {
+	case roll.Registered:
+	case roll.Unregistered:
+		return a.halt("sharepoint_not_registered", "SharePoint shows no Customer Key for this geo (Unregistered)", "register the policy at Microsoft first, then replan")
+	case roll.Recovering:
+		return a.halt("sharepoint_recovering", "SharePoint is recovering with the availability key", "wait for Microsoft's recovery to end, then retry")
+	default:
+		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
+			Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent}}
+	}
+	if taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version); taken && exact {
+		return a.done(roll.Result{Version: version, Source: "SharePoint names the version already"})
+	}
+	if f := roll.CheckSlot(a.inv, p, a.step.Slot, seen, a.step.Params.OldVersion); f != nil {
+		return a.fault(f)
+	}
+	return nil
+}
+
+// usable reads the version that is to be put into the slot.
+func (a *attempt) usable(ctx context.Context, k roll.Key, version string) roll.Event {
+	v, err := a.d.tenants.Vault(a.inv, k)
+	if err != nil {
+		return a.failed(err)
+	}
+	kv, err := v.Get(ctx, k.Name, version)
+	if err != nil {
+		return a.failed(err)
+	}
+	if f := roll.CheckUsable(k, kv, a.now()); f != nil {
+		return a.fault(f)
+	}
+	return nil
+}
+
+// rollFailed: a refusal while SharePoint rolls means that another operation
+// came first; it is waited for. Any other refusal stops the roll.
+func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Event {
+	c := a.d.cfg.classify(cause, a.step.Attempt)
+	if c.Maybe {
+		return a.later(a.now(), c.Code, "the answer was lost; looking at SharePoint's status: "+c.Detail)
+	}
+	if !c.Passing {
+		if seen, err := s.Status(ctx); err == nil && seen.Status == roll.Rolling {
+			return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
+				Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent}}
+		}
+	}
+	return a.failed(cause)
+}
+
+// settleRoll finds out what became of a roll whose answer was lost. It is
+// never sent again while SharePoint rolls or could still begin to.
+func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version string) roll.Event {
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.failed(err)
+	}
+	taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version)
+	switch {
+	case seen.Status == roll.Registered && taken && exact:
+		return a.done(roll.Result{Version: version, SeenRolling: a.step.SeenRolling, Source: "SharePoint names the version"})
+	case seen.Status == roll.Registered && taken && a.step.SeenRolling:
+		return a.done(roll.Result{Version: version, SeenRolling: true, Source: "SharePoint was seen rolling; it shows no version"})
+	case seen.Status != roll.Registered && seen.Status != roll.Unregistered:
+		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.d.cfg.Poll),
+			Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent, Rolling: seen.Status == roll.Rolling}}
+	case !a.deadlinePassed():
+		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
+	}
+	return a.notApplied()
+}
+
+// await looks once at a SharePoint roll that was begun.
+func (a *attempt) await(ctx context.Context) roll.Event {
+	k, fault := a.key(a.step.Key)
+	if fault != nil {
+		return a.fault(fault)
+	}
+	s, err := a.d.tenants.Sites(a.inv, a.step.Geo)
+	if err != nil {
+		return a.failed(err)
+	}
+	rk, _ := a.roll.KeyByID(k.ID)
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.pollFailed(err)
+	}
+	taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), rk.NewVersion)
+	look := a.look(seen)
+	switch seen.Status {
+	case roll.Registered:
+		return a.awaitRegistered(k, rk.NewVersion, taken, exact, look)
+	case roll.Unregistered:
+		return a.halt("sharepoint_not_registered", "SharePoint shows Unregistered while a roll was under way", "speak to Microsoft support, then retry")
+	case roll.Recovering:
+		return a.halt("sharepoint_recovering", "SharePoint went into recovery while a roll was under way", "speak to Microsoft support; when it is Registered again, retry")
+	}
+	return a.watch(look)
+}
+
+// awaitRegistered: Registered counts after Rolling was seen, or after enough
+// equal answers over the dwell time; and the slot must name our version.
+func (a *attempt) awaitRegistered(k roll.Key, version string, taken, exact bool, look roll.Look) roll.Event {
+	steady := look.EqualReads >= a.d.cfg.Reads && look.EqualSince != nil && a.now().Sub(*look.EqualSince) >= a.d.cfg.Dwell
+	switch {
+	case taken && (a.step.SeenRolling || steady):
+		res := roll.Result{Version: version, Versions: map[string]string{k.ID: version}, SeenRolling: a.step.SeenRolling,
+			Evidence: roll.Confirmed, Source: "SharePoint is Registered and names the version"}
+		if !exact {
+			res.Evidence, res.Source = roll.Accepted, "SharePoint is Registered; it shows no version"
+		}
+		return a.done(res)
+	case !taken && steady:
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "sharepoint_slot_unchanged", OpEnded: true,
+			Detail: "SharePoint is Registered again, and the " + string(a.step.Slot) + " slot does not name version " + version,
+			Action: "look at the policy at Microsoft; then replan, which rolls the slot again"}
+	}
+	return a.watch(look)
+}
+
+// look counts equal answers.
+func (a *attempt) look(seen roll.SharePointObservation) roll.Look {
+	l := roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent, Rolling: seen.Status == roll.Rolling, EqualReads: 1}
+	now := a.now()
+	l.EqualSince = &now
+	if a.step.EqualReads > 0 && a.step.EqualSince != nil && a.step.Seen == l.Seen && seen.Status == roll.Registered {
+		l.EqualReads, l.EqualSince = a.step.EqualReads+1, a.step.EqualSince
+	}
+	return l
+}
+
+// watch goes on watching: quietly where nothing has changed.
+func (a *attempt) watch(l roll.Look) roll.Event {
+	until := a.now().Add(a.d.cfg.Poll)
+	if a.step.State == roll.StepWaiting && a.step.WaitingFor == roll.WaitMicrosoft && a.step.Seen == l.Seen &&
+		samePercent(a.step.Percent, l.Percent) && (a.step.SeenRolling || !l.Rolling) {
+		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: l}
+	}
+	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitMicrosoft, Until: until, Look: l}
+}
+
+// pollFailed: a look that failed changes nothing about the operation. It goes
+// on being watched; only a refusal that will not pass stops the roll.
+func (a *attempt) pollFailed(err error) roll.Event {
+	c := a.d.cfg.classify(err, max(a.step.Attempt, 1))
+	if !c.Passing {
+		return a.failed(err)
+	}
+	until := a.now().Add(max(c.After, a.d.cfg.Poll))
+	if a.step.State == roll.StepWaiting {
+		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: roll.Look{EqualReads: 0}}
+	}
+	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitMicrosoft, Until: until}
+}
+
+func samePercent(a, b *float64) bool {
+	return a == nil && b == nil || a != nil && b != nil && *a == *b
+}
+
+func statusWord(s roll.SharePointStatus) string {
+	if w := s.String(); w != "unknown" {
+		return w
+	}
+	return fmt.Sprintf("unknown (%d)", int(s))
+}

@@ -1,0 +1,61 @@
+package jobs
+
+import (
+	"context"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// verify reads a policy once more and says how well its end is known.
+func (a *attempt) verify(ctx context.Context) roll.Event {
+	p, fault := a.policy()
+	if fault != nil {
+		return a.fault(fault)
+	}
+	if p.Workload == roll.SharePoint {
+		return a.verifySharePoint(ctx, p)
+	}
+	if ev := a.rule5(ctx, p); ev != nil {
+		return ev
+	}
+	return a.done(roll.Result{Evidence: roll.Accepted, Versions: a.expected(p),
+		Source: "Exchange accepted the refresh, and the policy's keys were at the recorded versions before and after it; Microsoft documents no completion signal"})
+}
+
+// verifySharePoint holds the slots against the versions of this roll. The
+// evidence is the weakest of what the awaits saw and what the slots show now.
+func (a *attempt) verifySharePoint(ctx context.Context, p roll.Policy) roll.Event {
+	s, err := a.d.tenants.Sites(a.inv, p.Geo)
+	if err != nil {
+		return a.failed(err)
+	}
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.failed(err)
+	}
+	res := roll.Result{Evidence: roll.Confirmed, Source: "SharePoint's slots name the versions", Versions: map[string]string{}}
+	for _, slot := range []roll.Slot{roll.Primary, roll.Secondary} {
+		id := p.Primary
+		if slot == roll.Secondary {
+			id = p.Secondary
+		}
+		rk, ok := a.roll.KeyByID(id)
+		if !ok {
+			continue
+		}
+		k, fault := a.key(id)
+		if fault != nil {
+			return a.fault(fault)
+		}
+		taken, exact := roll.SlotTaken(k, seen.SlotURI(slot), rk.NewVersion)
+		if !taken {
+			return a.halt(roll.CodeSlotMismatch, "SharePoint's "+string(slot)+" slot names "+seen.SlotURI(slot)+", not version "+rk.NewVersion,
+				"find out who changed the slot, then replan")
+		}
+		if !exact {
+			res.Evidence, res.Source = roll.Accepted, "SharePoint shows its keys without a version"
+		}
+		res.Versions[id] = rk.NewVersion
+	}
+	return a.done(res)
+}

@@ -1,0 +1,148 @@
+package sharepoint_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/keyroll/keyroll/internal/msapi"
+	"github.com/keyroll/keyroll/internal/msapi/msapitest"
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/sharepoint"
+	"github.com/keyroll/keyroll/internal/sim"
+)
+
+const (
+	simVault = "contoso-spo-a"
+	simKey   = "Contoso-SPO-A-Key001"
+)
+
+// simulated starts Contoso and gives a client that gets its tokens with a
+// client certificate, as in production.
+func simulated(t *testing.T) (*sharepoint.Client, *sim.World) {
+	t.Helper()
+	seed := sim.ContosoSeed()
+	cert, key, err := sim.NewAppCertificate("sharepoint test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed.AllowCertificate(sim.ContosoClientID, cert)
+	srv, err := sim.Start(t.Context(), sim.Options{Seed: seed})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = srv.Close() })
+	cred, hc := msapitest.Connect(t, srv.DialMap(), srv.CAPEM(),
+		msapitest.App{ClientID: sim.ContosoClientID, Cert: cert, Key: key}, sim.ContosoTenant, public(t))
+	c, err := sharepoint.New(public(t), "https://"+admin, cred, hc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c, srv.World
+}
+
+// newVersion makes a version that SharePoint can be rolled to.
+func newVersion(t *testing.T, w *sim.World) string {
+	t.Helper()
+	v, err := w.StrangerVersion(simVault, simKey, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// Exercise is what holds for a geo that is Registered and whose Primary may be
+// rolled to the version. finish lets the time pass that a roll takes.
+func Exercise(t *testing.T, c *sharepoint.Client, vault, key, version, opID string, finish func()) {
+	ctx := t.Context()
+	before, err := c.Status(ctx)
+	if err != nil || before.Status != roll.Registered {
+		t.Fatalf("%+v, %v", before, err)
+	}
+	if ref, ok := roll.ParseKeyURI(before.PrimaryURI); !ok || !strings.HasPrefix(ref.Host, vault+".") || !strings.EqualFold(ref.Name, key) {
+		t.Errorf("the primary slot holds %q", before.PrimaryURI)
+	}
+	begun, err := c.Roll(ctx, roll.Primary, vault, key, version, opID)
+	if err != nil || begun.Status != roll.Rolling {
+		t.Fatalf("%+v, %v", begun, err)
+	}
+	_, err = c.Roll(ctx, roll.Primary, vault, key, version, opID)
+	if e, ok := msapi.AsError(err); !ok || e.Kind != msapi.KindRejected || e.MaybeApplied {
+		t.Errorf("a second roll while the first runs: %v", err)
+	}
+	finish()
+	after, err := c.Status(ctx)
+	want := before
+	if ref, ok := roll.ParseKeyURI(after.PrimaryURI); !ok || ref.Version != version {
+		t.Errorf("the primary slot holds %q", after.PrimaryURI)
+	}
+	want.PrimaryURI = after.PrimaryURI
+	if diff := cmp.Diff(want, after); err != nil || diff != "" {
+		t.Error(err, diff)
+	}
+}
+
+func TestExerciseSimulator(t *testing.T) {
+	c, w := simulated(t)
+	Exercise(t, c, simVault, simKey, newVersion(t, w), "op-1", func() { w.Advance(time.Hour) })
+	if n := w.SharePointOperations(sim.ContosoTenant); n != 1 {
+		t.Errorf("%d operations, want 1", n)
+	}
+	if v := w.Violations(); len(v) != 0 {
+		t.Errorf("violations: %+v", v)
+	}
+}
+
+func TestRollAgainstFaults(t *testing.T) {
+	for _, tt := range []struct {
+		mode                  string
+		params                sim.FaultParams
+		kind                  msapi.Kind
+		maybeApplied, applied bool
+	}{
+		{sim.ModeThrottle, sim.FaultParams{RetryAfter: 3}, msapi.KindThrottled, false, false},
+		{sim.ModeLoseBefore, sim.FaultParams{}, msapi.KindUnavailable, true, false},
+		{sim.ModeApplyAndLose, sim.FaultParams{}, msapi.KindUnavailable, true, true},
+		{sim.ModeErrorAfter, sim.FaultParams{}, msapi.KindUnavailable, true, true},
+	} {
+		t.Run(tt.mode, func(t *testing.T) {
+			c, w := simulated(t)
+			if _, err := w.AddFault(sim.Fault{Service: sim.ServiceSharePoint, Operation: sim.OpRollKey, Mode: tt.mode, Params: tt.params}); err != nil {
+				t.Fatal(err)
+			}
+			_, err := c.Roll(t.Context(), roll.Primary, simVault, simKey, newVersion(t, w), "op-1")
+			if e, ok := msapi.AsError(err); !ok || e.Kind != tt.kind || e.MaybeApplied != tt.maybeApplied {
+				t.Errorf("got %v", err)
+			}
+			if n := w.Requests(sim.ServiceSharePoint, sim.OpRollKey); n != 1 {
+				t.Errorf("%d requests on the wire, want 1", n)
+			}
+			obs, err := c.Status(t.Context())
+			if err != nil || (obs.Status == roll.Rolling) != tt.applied {
+				t.Errorf("%+v, %v", obs, err)
+			}
+		})
+	}
+}
+
+func TestStatusAgainstTheSimulator(t *testing.T) {
+	c, w := simulated(t)
+	id, err := w.AddFault(sim.Fault{Service: sim.ServiceSharePoint, Mode: sim.ModeStatus, Params: sim.FaultParams{Status: 9}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if obs, err := c.Status(t.Context()); err != nil || obs.Status != 9 {
+		t.Errorf("%+v, %v", obs, err)
+	}
+	if err := w.RemoveFault(id); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.SetPermission(sim.Permission{Tenant: sim.ContosoTenant, SharePoint: new(false)}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Status(t.Context()); kindOf(err) != msapi.KindForbidden {
+		t.Errorf("got %v", err)
+	}
+}

@@ -1,0 +1,154 @@
+package sim
+
+import (
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// verdict is where a call goes after its faults.
+type verdict int
+
+const (
+	goOn   verdict = iota // to the effect, or to the answer
+	goStop                // to the answer, without an effect
+	goLost                // the connection is closed
+)
+
+// draw takes the faults that this call meets, in order, up to the first that
+// ends the call before its effect. The lock is held.
+func (w *World) draw(c *call) []*fault {
+	var out []*fault
+	for _, f := range w.faults {
+		if !f.meets(c, w) {
+			continue
+		}
+		f.seen++
+		if f.seen <= f.After || f.Count > 0 && f.used >= f.Count {
+			continue
+		}
+		f.used++
+		out = append(out, f)
+		if f.Mode == ModeRefuse || f.Mode == ModeThrottle || f.Mode == ModeLoseBefore {
+			break
+		}
+	}
+	return out
+}
+
+// before runs the faults that come before the effect.
+func (w *World) before(c *call, faults []*fault) (answer, verdict) {
+	for _, f := range faults {
+		switch f.Mode {
+		case ModeDelay:
+			w.fireNow(f)
+			if !w.pause(seconds(f.Params.Seconds)) {
+				return answer{}, goLost
+			}
+		case ModeHold:
+			if !w.wait(f) {
+				return answer{}, goLost
+			}
+		case ModeLoseBefore:
+			w.fireNow(f)
+			return answer{}, goLost
+		case ModeRefuse:
+			w.fireNow(f)
+			return w.refusal(c.service, f.Params, http.StatusServiceUnavailable), goStop
+		case ModeThrottle:
+			w.fireNow(f)
+			return w.throttled(c.service, f.Params), goStop
+		case ModeStatus:
+			w.fireNow(f)
+			c.status = &f.Params.Status
+		case ModeWarning:
+			w.fireNow(f)
+			c.warnings = append(c.warnings, f.Params.Warning)
+		case ModeRollingForever:
+			w.fireNow(f)
+			c.freeze = f
+		}
+	}
+	return answer{}, goOn
+}
+
+// after runs the faults that come when the effect is there.
+func (w *World) after(c *call, faults []*fault, ans answer) (answer, verdict) {
+	for _, f := range faults {
+		switch f.Mode {
+		case ModeHoldAfter:
+			if !w.wait(f) {
+				return ans, goLost
+			}
+		case ModeErrorAfter:
+			w.fireNow(f)
+			return w.refusal(c.service, f.Params, http.StatusInternalServerError), goStop
+		case ModeApplyAndLose:
+			w.fireNow(f)
+			return ans, goLost
+		}
+	}
+	return ans, goOn
+}
+
+func (w *World) fireNow(f *fault) {
+	w.lock()
+	w.fire(f)
+	w.mu.Unlock()
+}
+
+// pause sleeps in real time; false when the world closed.
+func (w *World) pause(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-w.closed:
+		return false
+	}
+}
+
+// refusal is an error answer as the fault's params want it.
+func (w *World) refusal(service string, p FaultParams, status int) answer {
+	status = or(p.Status, status)
+	var ans answer
+	if p.Body != "" {
+		ans = textAnswer(status, p.Body)
+	} else {
+		ans = w.errorAnswer(service, status, or(p.Code, defaultCode(service, status)), or(p.Message, http.StatusText(status)))
+	}
+	if p.RetryAfter > 0 {
+		ans.header.Set("Retry-After", strconv.Itoa(p.RetryAfter))
+	}
+	return ans
+}
+
+// throttled is a refusal that says when to come back; one second by default.
+func (w *World) throttled(service string, p FaultParams) answer {
+	p.RetryAfter = or(p.RetryAfter, 1)
+	p.Message = or(p.Message, "Too many requests. Please try again later.")
+	return w.refusal(service, p, http.StatusTooManyRequests)
+}
+
+// defaultCode is the error code that a service would use for a status.
+func defaultCode(service string, status int) string {
+	switch {
+	case service == ServiceExchange && status == http.StatusTooManyRequests:
+		return "Microsoft.Exchange.Data.Directory.OverBudgetException"
+	case service == ServiceExchange:
+		return "Microsoft.Exchange.Data.Directory.TransientException"
+	case service == ServiceSharePoint:
+		return "Microsoft.SharePoint.Client.ServerException"
+	case status == http.StatusTooManyRequests:
+		return "Throttled"
+	case status == http.StatusForbidden:
+		return "Forbidden/ForbiddenByRbac"
+	case status == http.StatusConflict:
+		return "Conflict"
+	case status == http.StatusServiceUnavailable:
+		return "ServiceUnavailable"
+	default:
+		return "InternalServerError"
+	}
+}

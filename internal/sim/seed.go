@@ -1,0 +1,195 @@
+package sim
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+)
+
+// Seed is the world at its beginning, and the one file format of the
+// simulator. Members not named below are refused. Times are RFC 3339.
+//
+//	{"token_lifetime_seconds": 3599,
+//	 "apps": [{"client_id": "…guid…", "certificates": ["-----BEGIN CERTIFICATE…"], "secrets": [],
+//	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true}]}],
+//	 "tenants": [{"id": "…guid…", "name": "Contoso", "domain": "contoso.com", "cloud": "public",
+//	   "vaults": [{"name": "contoso-exo-a", "service_denied": false, "keys": [
+//	     {"name": "Key001", "kty": "RSA-HSM", "size": 3072, "key_ops": ["wrapKey", "unwrapKey"],
+//	      "recovery_level": "Recoverable+ProtectedSubscription", "recoverable_days": 90, "hsm_platform": "2", "soft_deleted": false,
+//	      "rotation_policy": {"expiry_time": "P2Y", "actions": [{"action": "Rotate", "time_after_create": "P18M"}]},
+//	      "versions": [{"version": "…32 hex…", "created": "2024-01-01T00:00:00Z", "enabled": true,
+//	        "not_before": null, "expires": null, "tags": {}}]}]}],
+//	   "exchange": {"refresh_seconds": 2, "warnings": [], "policies": [
+//	     {"name": "NA Mailboxes", "guid": "…", "description": "", "workload": "exchange", "enabled": true, "assigned": false,
+//	      "purge_requested": false, "azure_key_ids": ["https://contoso-exo-a.vault.azure.net/keys/Key001"]}],
+//	     "mailboxes": [{"address": "vip@contoso.com", "policy": "…guid…"}]},
+//	   "sharepoint": {"sites_per_second": 80, "uri_version": true, "uri_change": "end", "geos": [
+//	     {"id": "NAM", "admin_host": "contoso-admin.sharepoint.com", "status": "Registered", "site_count": 240,
+//	      "primary": {"vault": "contoso-spo-a", "key": "…", "version": ""}, "secondary": {…}}]}}]}
+//
+// What is left out gets the value shown for vaults and keys (enabled, RSA-HSM
+// 3072, 90 days …); a slot without a version holds the key's newest one.
+type Seed struct {
+	TokenLifetimeSeconds int      `json:"token_lifetime_seconds,omitempty"`
+	Apps                 []App    `json:"apps,omitempty"`
+	Tenants              []Tenant `json:"tenants"`
+}
+
+// App is an application registration, known in every tenant that grants it
+// something. Secrets are accepted by Entra; SharePoint refuses their tokens.
+type App struct {
+	ClientID     string   `json:"client_id"`
+	Certificates []string `json:"certificates,omitempty"`
+	Secrets      []string `json:"secrets,omitempty"`
+	Grants       []Grant  `json:"grants,omitempty"`
+}
+
+// Grant is what one tenant ("*": each without a grant of its own) lets an app
+// do. KeyVault is by vault name, "*" for the rest. Exchange is "none" (401),
+// "app_role" (403 with NUL bytes) or "full".
+type Grant struct {
+	Tenant     string          `json:"tenant"`
+	KeyVault   map[string]bool `json:"keyvault,omitempty"`
+	Exchange   string          `json:"exchange,omitempty"`
+	SharePoint bool            `json:"sharepoint,omitempty"`
+}
+
+// Tenant is a Microsoft 365 organisation.
+type Tenant struct {
+	ID         string     `json:"id"`
+	Name       string     `json:"name"`
+	Domain     string     `json:"domain"`
+	Cloud      string     `json:"cloud,omitempty"`
+	Vaults     []Vault    `json:"vaults,omitempty"`
+	Exchange   Exchange   `json:"exchange"`
+	SharePoint SharePoint `json:"sharepoint"`
+}
+
+// Vault is a key vault. ServiceDenied takes Microsoft 365's own right to wrap
+// and unwrap with its keys away.
+type Vault struct {
+	Name          string `json:"name"`
+	ServiceDenied bool   `json:"service_denied,omitempty"`
+	Keys          []Key  `json:"keys,omitempty"`
+}
+
+// Key is a key and its versions, oldest first.
+type Key struct {
+	Name            string          `json:"name"`
+	Kty             string          `json:"kty,omitempty"`
+	Size            int             `json:"size,omitempty"`
+	KeyOps          []string        `json:"key_ops,omitempty"`
+	RecoveryLevel   string          `json:"recovery_level,omitempty"`
+	RecoverableDays int             `json:"recoverable_days,omitempty"`
+	HSMPlatform     string          `json:"hsm_platform,omitempty"`
+	SoftDeleted     bool            `json:"soft_deleted,omitempty"`
+	RotationPolicy  *RotationPolicy `json:"rotation_policy,omitempty"`
+	Versions        []KeyVersion    `json:"versions,omitempty"`
+}
+
+// KeyVersion is one version of a key.
+type KeyVersion struct {
+	Version   string            `json:"version"`
+	Created   time.Time         `json:"created"`
+	Enabled   *bool             `json:"enabled,omitempty"`
+	NotBefore *time.Time        `json:"not_before,omitempty"`
+	Expires   *time.Time        `json:"expires,omitempty"`
+	Tags      map[string]string `json:"tags,omitempty"`
+}
+
+// RotationPolicy is a key's auto-rotation policy.
+type RotationPolicy struct {
+	ExpiryTime string           `json:"expiry_time,omitempty"`
+	Actions    []RotationAction `json:"actions,omitempty"`
+}
+
+// RotationAction is "Rotate" or "Notify" at a time given as an ISO 8601 duration.
+type RotationAction struct {
+	Action           string `json:"action"`
+	TimeAfterCreate  string `json:"time_after_create,omitempty"`
+	TimeBeforeExpiry string `json:"time_before_expiry,omitempty"`
+}
+
+// Exchange is a tenant's policies and sample mailboxes. RefreshSeconds after a
+// refresh the policy's mailboxes show another DataEncryptionPolicyID. Warnings
+// come with every successful Set.
+type Exchange struct {
+	RefreshSeconds float64   `json:"refresh_seconds,omitempty"`
+	Warnings       []string  `json:"warnings,omitempty"`
+	Policies       []Policy  `json:"policies,omitempty"`
+	Mailboxes      []Mailbox `json:"mailboxes,omitempty"`
+}
+
+// Policy is a data encryption policy of workload "exchange" or "multi-workload".
+type Policy struct {
+	Name           string   `json:"name"`
+	GUID           string   `json:"guid"`
+	Description    string   `json:"description,omitempty"`
+	Workload       string   `json:"workload"`
+	Enabled        *bool    `json:"enabled,omitempty"`
+	Assigned       bool     `json:"assigned,omitempty"`
+	PurgeRequested bool     `json:"purge_requested,omitempty"`
+	AzureKeyIDs    []string `json:"azure_key_ids"`
+}
+
+// Mailbox is a mailbox and the GUID of its policy.
+type Mailbox struct {
+	Address string `json:"address"`
+	Policy  string `json:"policy,omitempty"`
+}
+
+// SharePoint is a tenant's geos. URIVersion (default true) tells whether slot
+// URIs name a version, URIChange ("end", "start") when a roll changes them.
+type SharePoint struct {
+	SitesPerSecond float64 `json:"sites_per_second,omitempty"`
+	URIVersion     *bool   `json:"uri_version,omitempty"`
+	URIChange      string  `json:"uri_change,omitempty"`
+	Geos           []Geo   `json:"geos,omitempty"`
+}
+
+// Geo is one SharePoint geography. Status is Unregistered, Registering,
+// Registered (default), Rolling or Recovering.
+type Geo struct {
+	ID        string  `json:"id"`
+	AdminHost string  `json:"admin_host"`
+	Status    string  `json:"status,omitempty"`
+	Progress  float64 `json:"progress,omitempty"`
+	SiteCount int     `json:"site_count,omitempty"`
+	Primary   Slot    `json:"primary"`
+	Secondary Slot    `json:"secondary"`
+}
+
+// Slot names the key version that a SharePoint slot holds.
+type Slot struct {
+	Vault   string `json:"vault"`
+	Key     string `json:"key"`
+	Version string `json:"version,omitempty"`
+}
+
+// ReadSeed decodes one seed document, refuses members it does not know, and
+// checks that a world can be made of it.
+func ReadSeed(r io.Reader) (Seed, error) {
+	var s Seed
+	if err := decodeStrict(r, &s); err != nil {
+		return Seed{}, fmt.Errorf("reading seed: %w", err)
+	}
+	if _, err := New(s); err != nil {
+		return Seed{}, fmt.Errorf("checking seed: %w", err)
+	}
+	return s, nil
+}
+
+// decodeStrict reads exactly one JSON value without unknown members.
+func decodeStrict(r io.Reader, v any) error {
+	d := json.NewDecoder(r)
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return errors.New("more data after the JSON value")
+	}
+	return nil
+}

@@ -1,0 +1,218 @@
+package sim
+
+import (
+	"crypto/rsa"
+	"crypto/sha1"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/json"
+	"net/url"
+	"slices"
+	"strings"
+	"time"
+)
+
+const assertionType = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
+
+// tokenClaims are the claims of an access token of the simulator.
+type tokenClaims struct {
+	Aud      string   `json:"aud"`
+	Iss      string   `json:"iss"`
+	Iat      int64    `json:"iat"`
+	Nbf      int64    `json:"nbf"`
+	Exp      int64    `json:"exp"`
+	AppID    string   `json:"appid"`
+	AppIDACR string   `json:"appidacr"` // "1" by secret, "2" by certificate, as Entra writes it
+	Tid      string   `json:"tid"`
+	Roles    []string `json:"roles,omitempty"`
+	Uti      string   `json:"uti"`
+	Ver      string   `json:"ver"`
+}
+
+// token answers a client credentials request. It runs under the world's lock.
+func (w *World) token(host, tenantID string, form url.Values) answer {
+	fail := func(status int, code string, number int, text string) answer {
+		return entraError(status, code, number, text, w.Wall())
+	}
+	t := w.tenantOf(tenantID)
+	if t == nil {
+		return w.unknownTenant(tenantID)
+	}
+	if g := form.Get("grant_type"); g != "client_credentials" {
+		return fail(400, "unsupported_grant_type", 70003, "The app requested an unsupported grant type '"+g+"'.")
+	}
+	a := w.apps[strings.ToLower(form.Get("client_id"))]
+	if a == nil {
+		return fail(400, "unauthorized_client", 700016, "Application with identifier '"+form.Get("client_id")+"' was not found in the directory.")
+	}
+	acr, bad := w.authenticate(a, t, host, form)
+	if bad != nil {
+		return *bad
+	}
+	grant, ok := a.grant(t)
+	if !ok {
+		return fail(401, "invalid_client", 7000229, "The client application is missing service principal in the tenant "+t.id+".")
+	}
+	aud, ok := audienceOf(form.Get("scope"))
+	if !ok {
+		return fail(400, "invalid_scope", 1002012, "The provided value for scope "+form.Get("scope")+" is not valid. Client credential flows must have a scope value with /.default suffixed to the resource identifier.")
+	}
+	service := w.resourceOf(aud, t)
+	if service == "" {
+		return fail(400, "invalid_resource", 500011, "The resource principal named "+aud+" was not found in the tenant.")
+	}
+	return w.issue(a, t, aud, acr, rolesFor(service, grant))
+}
+
+func (w *World) issue(a *app, t *tenant, aud, acr string, roles []string) answer {
+	key, err := w.signing()
+	if err != nil {
+		return entraError(500, "server_error", 90033, "A transient error has occurred.", w.Wall())
+	}
+	now := w.Wall()
+	text, err := signJWT(key, tokenClaims{Aud: aud, Iss: "https://sts.windows.net/" + t.id + "/",
+		Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(w.lifetime).Unix(),
+		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: newVersionID(), Ver: "1.0"})
+	if err != nil {
+		return entraError(500, "server_error", 90033, "A transient error has occurred.", now)
+	}
+	secs := int(w.lifetime / time.Second)
+	return jsonAnswer(200, map[string]any{"token_type": "Bearer", "expires_in": secs, "ext_expires_in": secs, "access_token": text})
+}
+
+// authenticate proves the app by assertion or secret.
+func (w *World) authenticate(a *app, t *tenant, host string, form url.Values) (acr string, bad *answer) {
+	fail := func(number int, text string) (string, *answer) {
+		ans := entraError(401, "invalid_client", number, text, w.Wall())
+		return "", &ans
+	}
+	if secret := form.Get("client_secret"); secret != "" {
+		if !slices.Contains(a.secrets, secret) {
+			return fail(7000215, "Invalid client secret provided.")
+		}
+		return "1", nil
+	}
+	if form.Get("client_assertion") == "" || form.Get("client_assertion_type") != assertionType {
+		return fail(7000216, "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.")
+	}
+	if number, text := a.checkAssertion(form.Get("client_assertion"), t, host, w.Wall()); number != 0 {
+		return fail(number, text)
+	}
+	return "2", nil
+}
+
+// assertionClaims are the claims of a client assertion.
+type assertionClaims struct {
+	Aud audiences   `json:"aud"`
+	Iss string      `json:"iss"`
+	Sub string      `json:"sub"`
+	Jti string      `json:"jti"`
+	Exp json.Number `json:"exp"`
+	Nbf json.Number `json:"nbf"`
+}
+
+// audiences is one string or a list of them (RFC 7519, 4.1.3).
+type audiences []string
+
+func (a *audiences) UnmarshalJSON(b []byte) error {
+	var one string
+	if json.Unmarshal(b, &one) == nil {
+		*a = audiences{one}
+		return nil
+	}
+	return json.Unmarshal(b, (*[]string)(a))
+}
+
+// checkAssertion returns the AADSTS number and text of what is wrong, or 0.
+func (a *app) checkAssertion(text string, t *tenant, host string, now time.Time) (int, string) {
+	var claims assertionClaims
+	head, signed, sig, err := parseJWT(text, &claims)
+	if err != nil {
+		return 50027, "JWT token is invalid or malformed: " + err.Error() + "."
+	}
+	cert := a.certificate(head)
+	if cert == nil {
+		return 700027, "The certificate with identifier used to sign the client assertion is not registered on application."
+	}
+	if verifyJWT(head.Alg, cert.PublicKey.(*rsa.PublicKey), signed, sig) != nil { // RSA by parseCertificate
+		return 700027, "Client assertion failed signature validation."
+	}
+	exp, expErr := claims.Exp.Float64()
+	nbf, nbfErr := claims.Nbf.Float64()
+	const skew = 300
+	switch unix := float64(now.Unix()); {
+	case !strings.EqualFold(claims.Iss, a.clientID) || !strings.EqualFold(claims.Sub, a.clientID):
+		return 700021, "Client assertion application identifier doesn't match 'client_id' parameter."
+	case !slices.ContainsFunc(claims.Aud, func(aud string) bool { return tokenAudience(aud, t, host) }):
+		return 700023, "Client assertion audience claim does not match Realm issuer."
+	case claims.Jti == "" || expErr != nil || claims.Nbf != "" && nbfErr != nil:
+		return 50027, "JWT token is invalid or malformed: jti and exp are required."
+	case exp+skew < unix || nbf-skew > unix:
+		return 700024, "Client assertion is not within its valid time range."
+	}
+	return 0, ""
+}
+
+// certificate finds the registered certificate that the header names.
+func (a *app) certificate(h jwtHeader) *x509.Certificate {
+	for _, c := range a.certs {
+		s1, s256 := sha1.Sum(c.Raw), sha256.Sum256(c.Raw)
+		if sameThumbprint(h.X5tS256, s256[:]) || sameThumbprint(h.X5t, s1[:]) {
+			return c
+		}
+	}
+	return nil
+}
+
+// tokenAudience accepts the token endpoint under any name of this authority,
+// with the tenant's GUID or domain, and the tenant's v2.0 issuer.
+func tokenAudience(aud string, t *tenant, host string) bool {
+	u, err := url.Parse(aud)
+	if err != nil || u.Scheme != "https" {
+		return false
+	}
+	if u.Host != host && !slices.Contains(t.cloud.logins, u.Host) {
+		return false
+	}
+	id, rest, _ := strings.Cut(strings.Trim(u.Path, "/"), "/")
+	own := strings.EqualFold(id, t.id) || strings.EqualFold(id, t.domain)
+	return own && (rest == "oauth2/v2.0/token" || rest == "v2.0")
+}
+
+// audienceOf takes the resource out of "{resource}/.default", which may stand
+// among OpenID scopes.
+func audienceOf(scope string) (string, bool) {
+	for _, s := range strings.Fields(scope) {
+		if aud, ok := strings.CutSuffix(s, "/.default"); ok {
+			return strings.TrimSuffix(aud, "/"), true
+		}
+	}
+	return "", false
+}
+
+// resourceOf tells which service of the tenant's cloud an audience names.
+func (w *World) resourceOf(aud string, t *tenant) string {
+	host, ok := strings.CutPrefix(aud, "https://")
+	switch {
+	case !ok:
+		return ""
+	case host == t.cloud.vault:
+		return ServiceKeyVault
+	case host == t.cloud.exchange:
+		return ServiceExchange
+	}
+	if g := w.geos[host]; g != nil && g.tenant == t {
+		return ServiceSharePoint
+	}
+	return ""
+}
+
+func rolesFor(service string, g Grant) []string {
+	switch {
+	case service == ServiceExchange && g.Exchange != "none" && g.Exchange != "":
+		return []string{"Exchange.ManageAsApp"}
+	case service == ServiceSharePoint && g.SharePoint:
+		return []string{"Sites.FullControl.All"}
+	}
+	return nil
+}

@@ -1,0 +1,119 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// Origins of a ledger row.
+const (
+	OriginBackfill = "backfill"
+	OriginRoll     = "roll"
+	OriginStranger = "stranger"
+)
+
+// LedgerRow is a key version that a policy may ever have used. It must stay,
+// enabled, for ever.
+type LedgerRow struct {
+	TenantID, KeyID, VaultHost, KeyName, Version string
+	Policies                                     []string
+	Origin, RollID, State                        string
+	CreatedAt, FirstSeenAt, LastVerifiedAt       time.Time
+}
+
+// upsertLedger enters a version, or refreshes what is known of it. A row's
+// origin and the policies it was ever used by are kept.
+const upsertLedger = `INSERT INTO key_versions AS v (vault_host, key_name, version, tenant_id, key_id, policies, origin, roll_id, state, created_at, first_seen_at, last_verified_at)
+VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,'')::uuid,$9,$10,$11,$11)
+ON CONFLICT (vault_host, key_name, version) DO UPDATE SET state = EXCLUDED.state, last_verified_at = EXCLUDED.last_verified_at,
+  roll_id = coalesce(v.roll_id, EXCLUDED.roll_id),
+  policies = ARRAY(SELECT DISTINCT p FROM unnest(v.policies || EXCLUDED.policies) p ORDER BY p)`
+
+// queueLedger enters the versions that this change made or adopted.
+func (c change) queueLedger(b *pgx.Batch) {
+	for _, e := range c.effects {
+		v, ok := e.(roll.RecordVersion)
+		if !ok {
+			continue
+		}
+		ref := roll.Key{VaultURL: v.Key.VaultURL, Name: v.Key.Name}.Ref()
+		policies := []string{}
+		if pk, ok := c.after.Plan.KeyByID(v.Key.ID); ok {
+			policies = pk.Policies
+		}
+		origin := OriginRoll
+		if v.Adopted {
+			origin = OriginStranger
+		}
+		b.Queue(upsertLedger, ref.Host, ref.Name, v.Version, c.after.TenantID, v.Key.ID, policies, origin, c.after.ID, "enabled", v.Created, c.now)
+	}
+}
+
+// RecordLedger enters what a survey saw of a tenant's keys: every version of
+// every key (rule 12). Versions not seen before get the origin given.
+func (s *Store) RecordLedger(ctx context.Context, inv roll.Inventory, obs roll.Observation, origin string) error {
+	return s.inTx(ctx, func(tx pgx.Tx) error { return recordLedger(ctx, tx, inv, obs, origin, s.Now()) })
+}
+
+func recordLedger(ctx context.Context, tx pgx.Tx, inv roll.Inventory, obs roll.Observation, origin string, now time.Time) error {
+	b := &pgx.Batch{}
+	for _, k := range slices.Concat(inv.Keys, inv.FormerKeys) {
+		id := k.ID
+		ko, ok := obs.Keys[id]
+		if !ok || ko.Trouble != nil {
+			continue
+		}
+		policies := []string{}
+		for _, p := range inv.PoliciesUsing(id) {
+			policies = append(policies, p.ID)
+		}
+		ref := k.Ref()
+		for _, v := range ko.Versions {
+			state := "enabled"
+			if !v.Enabled {
+				state = "disabled"
+			}
+			b.Queue(upsertLedger, ref.Host, ref.Name, v.Version, inv.TenantID, id, policies, origin, "", state, v.Created, now)
+		}
+	}
+	if b.Len() == 0 {
+		return nil
+	}
+	if err := send(ctx, tx, b); err != nil {
+		return fmt.Errorf("writing the ledger of tenant %s: %w", inv.TenantID, err)
+	}
+	return nil
+}
+
+// LedgerPage is where a page of the ledger goes on.
+type LedgerPage struct {
+	KeyID     string
+	AfterTime time.Time
+	AfterKey  string // vault_host, key_name and version, joined by a space
+	Limit     int
+}
+
+// Ledger lists a tenant's key versions, newest first.
+func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]LedgerRow, error) {
+	var after *time.Time
+	if p.AfterKey != "" {
+		after = &p.AfterTime
+	}
+	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at
+	  FROM key_versions WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2)
+	    AND ($3::timestamptz IS NULL OR created_at < $3 OR created_at = $3 AND vault_host || ' ' || key_name || ' ' || version > $4)
+	  ORDER BY created_at DESC, vault_host || ' ' || key_name || ' ' || version LIMIT $5`, tenantID, p.KeyID, after, p.AfterKey, p.Limit)
+	if err != nil {
+		return nil, fmt.Errorf("reading the ledger: %w", err)
+	}
+	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (LedgerRow, error) {
+		var l LedgerRow
+		return l, row.Scan(&l.TenantID, &l.KeyID, &l.VaultHost, &l.KeyName, &l.Version, &l.Policies, &l.Origin, &l.RollID, &l.State, &l.CreatedAt, &l.FirstSeenAt, &l.LastVerifiedAt)
+	})
+}

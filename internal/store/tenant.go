@@ -1,0 +1,178 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/keyroll/keyroll/internal/audit"
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// Tenant is a declared tenant.
+type Tenant struct {
+	Inventory  roll.Inventory
+	Version    int64
+	DeclaredAt time.Time
+	UpdatedAt  time.Time
+	RetiredAt  *time.Time
+}
+
+const selectTenants = `SELECT id::text, version, declaration, declared_at, updated_at, retired_at FROM tenants `
+
+func scanTenant(row pgx.CollectableRow) (Tenant, error) {
+	var t Tenant
+	var id string
+	var raw []byte
+	if err := row.Scan(&id, &t.Version, &raw, &t.DeclaredAt, &t.UpdatedAt, &t.RetiredAt); err != nil {
+		return t, fmt.Errorf("reading a tenant: %w", err)
+	}
+	if err := json.Unmarshal(raw, &t.Inventory); err != nil {
+		return t, fmt.Errorf("decoding tenant %s: %w", id, err)
+	}
+	return t, nil
+}
+
+// Tenant reads a tenant. ErrNotFound where there is none.
+func (s *Store) Tenant(ctx context.Context, id string) (Tenant, error) {
+	rows, err := s.pool.Query(ctx, selectTenants+`WHERE id = $1`, id)
+	if err != nil {
+		return Tenant{}, fmt.Errorf("reading tenant %s: %w", id, err)
+	}
+	t, err := pgx.CollectExactlyOneRow(rows, scanTenant)
+	if errors.Is(err, pgx.ErrNoRows) {
+		return Tenant{}, ErrNotFound
+	}
+	return t, err
+}
+
+// Tenants lists tenants, newest declaration first; afterTime and afterID are
+// the last one of the page before.
+func (s *Store) Tenants(ctx context.Context, afterTime time.Time, afterID string, limit int) ([]Tenant, error) {
+	rows, err := s.pool.Query(ctx, selectTenants+`WHERE $1 = '' OR (declared_at, id) < ($2, nullif($1, '')::uuid) ORDER BY declared_at DESC, id DESC LIMIT $3`, afterID, afterTime, limit)
+	if err != nil {
+		return nil, fmt.Errorf("listing tenants: %w", err)
+	}
+	return pgx.CollectRows(rows, scanTenant)
+}
+
+// KeyTakenError: another tenant declares the same key.
+type KeyTakenError struct{ Detail string }
+
+func (e *KeyTakenError) Error() string { return "another tenant declares one of these keys" }
+
+// DeclareTenant writes a declaration. version is the one that the caller read,
+// 0 to make a new tenant; ErrStale or ErrExists when that does not hold. The
+// ledger is filled from obs in the same transaction; the lease rows exist from
+// here on. Keys and policies that left the declaration keep their rows.
+func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version int64, by roll.Actor, obs roll.Observation) (Tenant, error) {
+	now := s.Now()
+	raw, err := json.Marshal(inv)
+	if err != nil {
+		return Tenant{}, fmt.Errorf("encoding the declaration: %w", err)
+	}
+	entry, err := tenantEntry(inv.TenantID, version+1, by, "declared", map[string]any{"declaration": json.RawMessage(raw)}, now)
+	if err != nil {
+		return Tenant{}, err
+	}
+	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		b := &pgx.Batch{}
+		if version == 0 {
+			b.Queue(`INSERT INTO tenants (id, version, name, declaration, audit_chain, declared_at, updated_at) VALUES ($1,1,$2,$3,sha256($4::bytea),$5,$5)`,
+				inv.TenantID, inv.Name, raw, entry, now)
+		} else {
+			b.Queue(`WITH u AS (UPDATE tenants SET version = version + 1, name = $3, declaration = $4, audit_chain = sha256(audit_chain || $5::bytea), updated_at = $6, retired_at = NULL
+			  WHERE id = $1 AND version = $2 RETURNING 1) SELECT keyroll_must_be_one((SELECT count(*) FROM u))`, inv.TenantID, version, inv.Name, raw, entry, now)
+		}
+		queueAudit(b, auditRow{tenantID: inv.TenantID, subject: "tenant/" + inv.TenantID, version: version + 1, at: now, bytes: entry})
+		queueProjection(b, inv)
+		if err := send(ctx, tx, b); err != nil {
+			return err
+		}
+		return recordLedger(ctx, tx, inv, obs, OriginBackfill, now)
+	})
+	switch {
+	case sqlState(err) == stateStale:
+		return Tenant{}, ErrStale
+	case sqlState(err) == stateUnique && constraint(err) == "root_keys_one_owner":
+		return Tenant{}, &KeyTakenError{}
+	case sqlState(err) == stateUnique:
+		return Tenant{}, ErrExists
+	case err != nil:
+		return Tenant{}, fmt.Errorf("writing the declaration of tenant %s: %w", inv.TenantID, err)
+	}
+	return s.Tenant(ctx, inv.TenantID)
+}
+
+func queueProjection(b *pgx.Batch, inv roll.Inventory) {
+	b.Queue(`UPDATE root_keys SET declared = false WHERE tenant_id = $1`, inv.TenantID)
+	b.Queue(`UPDATE policies SET declared = false WHERE tenant_id = $1`, inv.TenantID)
+	for _, k := range inv.Keys {
+		ref := k.Ref()
+		b.Queue(`INSERT INTO root_keys (tenant_id, id, vault_host, name, declared) VALUES ($1,$2,$3,$4,true)
+		  ON CONFLICT (tenant_id, id) DO UPDATE SET vault_host = EXCLUDED.vault_host, name = EXCLUDED.name, declared = true`, inv.TenantID, k.ID, ref.Host, ref.Name)
+	}
+	scopes := map[string]bool{}
+	for _, p := range inv.Policies {
+		b.Queue(`INSERT INTO policies (tenant_id, id, workload, name, guid, geo, key_ids, declared) VALUES ($1,$2,$3,$4,$5,$6,$7,true)
+		  ON CONFLICT (tenant_id, id) DO UPDATE SET workload = EXCLUDED.workload, name = EXCLUDED.name, guid = EXCLUDED.guid, geo = EXCLUDED.geo, key_ids = EXCLUDED.key_ids, declared = true`,
+			inv.TenantID, p.ID, string(p.Workload), p.Name, p.GUID, p.Geo, p.KeyIDs())
+		if p.Workload == roll.SharePoint {
+			scopes[inv.LeaseScope(p.Geo)] = true
+		}
+	}
+	for scope := range scopes {
+		b.Queue(`INSERT INTO sharepoint_leases (tenant_id, scope) VALUES ($1,$2) ON CONFLICT DO NOTHING`, inv.TenantID, scope)
+	}
+}
+
+func tenantEntry(tenantID string, version int64, by roll.Actor, action string, detail map[string]any, now time.Time) ([]byte, error) {
+	return audit.Entry{Subject: "tenant/" + tenantID, Version: version, TenantID: tenantID, At: now,
+		Actor: audit.Actor{Subject: by.Subject, Kind: by.Kind}, Events: []audit.Event{{Type: action, Detail: detail}}}.Bytes()
+}
+
+// ErrOpenRolls: the tenant has rolls that have not ended.
+var ErrOpenRolls = errors.New("the tenant has open rolls")
+
+// RetireTenant marks a tenant as gone; its ledger and its history stay.
+func (s *Store) RetireTenant(ctx context.Context, id string, by roll.Actor, reason string) (Tenant, error) {
+	err := s.inTx(ctx, func(tx pgx.Tx) error {
+		var version int64
+		var retired *time.Time
+		err := tx.QueryRow(ctx, `SELECT version, retired_at FROM tenants WHERE id = $1 FOR UPDATE`, id).Scan(&version, &retired)
+		if errors.Is(err, pgx.ErrNoRows) {
+			return ErrNotFound
+		}
+		if err != nil {
+			return fmt.Errorf("locking tenant %s: %w", id, err)
+		}
+		if retired != nil {
+			return nil
+		}
+		var open bool
+		if err := tx.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM rolls WHERE tenant_id = $1 AND ended_at IS NULL)`, id).Scan(&open); err != nil {
+			return fmt.Errorf("looking for open rolls: %w", err)
+		}
+		if open {
+			return ErrOpenRolls
+		}
+		now := s.Now()
+		entry, err := tenantEntry(id, version+1, by, "retired", map[string]any{"reason": reason}, now)
+		if err != nil {
+			return err
+		}
+		b := &pgx.Batch{}
+		b.Queue(`UPDATE tenants SET version = version + 1, retired_at = $2, updated_at = $2, audit_chain = sha256(audit_chain || $3::bytea) WHERE id = $1`, id, now, entry)
+		b.Queue(`UPDATE root_keys SET declared = false WHERE tenant_id = $1`, id)
+		queueAudit(b, auditRow{tenantID: id, subject: "tenant/" + id, version: version + 1, at: now, bytes: entry})
+		return send(ctx, tx, b)
+	})
+	if err != nil {
+		return Tenant{}, err
+	}
+	return s.Tenant(ctx, id)
+}

@@ -1,0 +1,131 @@
+// Package survey reads what Microsoft has for a tenant (keys with their
+// versions, policies, SharePoint's status) into one roll.Observation: for
+// plans, preflight, drift and the ledger. It changes nothing.
+package survey
+
+import (
+	"fmt"
+	"net/http"
+	"sync"
+
+	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
+
+	"github.com/keyroll/keyroll/internal/exchange"
+	"github.com/keyroll/keyroll/internal/keyvault"
+	"github.com/keyroll/keyroll/internal/msapi"
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/sharepoint"
+)
+
+// Gateway makes and keeps the connectors of tenants. It is safe for concurrent use.
+type Gateway struct {
+	creds *msapi.Credentials
+	hc    *http.Client
+	opts  []msapi.Option
+
+	mu     sync.Mutex
+	vaults map[string]*keyvault.Client
+	geos   map[string]*sharepoint.Client
+	exos   map[string]*exchange.Client
+}
+
+// NewGateway makes a gateway over the credentials and the HTTP client that all
+// connectors use.
+func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option) *Gateway {
+	return &Gateway{creds: creds, hc: hc, opts: opts, vaults: map[string]*keyvault.Client{},
+		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}}
+}
+
+func (g *Gateway) credential(inv roll.Inventory) (msapi.Cloud, azcore.TokenCredential, error) {
+	cloud, err := msapi.CloudByName(inv.Cloud)
+	if err != nil {
+		return msapi.Cloud{}, nil, err
+	}
+	cred, err := g.creds.For(inv.Credential, inv.TenantID, cloud, g.hc)
+	if err != nil {
+		return msapi.Cloud{}, nil, fmt.Errorf("credential %q of tenant %s: %w", inv.Credential, inv.TenantID, err)
+	}
+	return cloud, cred, nil
+}
+
+// keep returns the client under id, made once. A client belongs to a tenant,
+// a cloud and a credential by name; the credential's content may be reloaded.
+func keep[T any](g *Gateway, m map[string]T, id string, make func() (T, error)) (T, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if c, ok := m[id]; ok {
+		return c, nil
+	}
+	c, err := make()
+	if err == nil {
+		m[id] = c
+	}
+	return c, err
+}
+
+func clientID(inv roll.Inventory, what string) string {
+	return inv.TenantID + " " + inv.Cloud + " " + inv.Credential + " " + what
+}
+
+// Vault gives the connector of a key's vault.
+func (g *Gateway) Vault(inv roll.Inventory, k roll.Key) (*keyvault.Client, error) {
+	return keep(g, g.vaults, clientID(inv, k.Ref().Host), func() (*keyvault.Client, error) {
+		cloud, cred, err := g.credential(inv)
+		if err != nil {
+			return nil, err
+		}
+		if err := cloud.CheckVaultURL(k.VaultURL); err != nil {
+			return nil, err
+		}
+		return keyvault.New(k.VaultURL, cred, g.hc, g.opts...)
+	})
+}
+
+// Exchange gives the connector of the tenant's Exchange Online.
+func (g *Gateway) Exchange(inv roll.Inventory) (*exchange.Client, error) {
+	return keep(g, g.exos, clientID(inv, "exchange"), func() (*exchange.Client, error) {
+		cloud, cred, err := g.credential(inv)
+		if err != nil {
+			return nil, err
+		}
+		return exchange.New(cloud, inv.TenantID, cred, g.hc, g.opts...), nil
+	})
+}
+
+// SharePoint gives the connector of a geo's admin site.
+func (g *Gateway) SharePoint(inv roll.Inventory, geoID string) (*sharepoint.Client, error) {
+	geo, ok := inv.GeoByID(geoID)
+	if !ok {
+		return nil, fmt.Errorf("geo %q is not declared", geoID)
+	}
+	return keep(g, g.geos, clientID(inv, geo.AdminURL), func() (*sharepoint.Client, error) {
+		cloud, cred, err := g.credential(inv)
+		if err != nil {
+			return nil, err
+		}
+		return sharepoint.New(cloud, geo.AdminURL, cred, g.hc, g.opts...)
+	})
+}
+
+// Check says which member of a declaration cannot be right for its cloud and
+// credential; *roll.InvalidError.
+func (g *Gateway) Check(inv roll.Inventory) error {
+	cloud, err := msapi.CloudByName(inv.Cloud)
+	if err != nil {
+		return &roll.InvalidError{Pointer: "/cloud", Detail: err.Error()}
+	}
+	for i, k := range inv.Keys {
+		if err := cloud.CheckVaultURL(k.VaultURL); err != nil {
+			return &roll.InvalidError{Pointer: fmt.Sprintf("/keys/%d/vault_url", i), Detail: err.Error()}
+		}
+	}
+	for i, geo := range inv.SharePoint.Geos {
+		if err := cloud.CheckAdminURL(geo.AdminURL); err != nil {
+			return &roll.InvalidError{Pointer: fmt.Sprintf("/sharepoint/geos/%d/admin_url", i), Detail: err.Error()}
+		}
+	}
+	if _, err := g.creds.For(inv.Credential, inv.TenantID, cloud, g.hc); err != nil {
+		return &roll.InvalidError{Pointer: "/credential", Detail: err.Error()}
+	}
+	return nil
+}

@@ -1,0 +1,190 @@
+package survey
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/keyroll/keyroll/internal/msapi"
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// parallel bounds how many reads of one survey run at once: kind to the
+// tenant's limits, and quick enough for its dozen objects.
+const parallel = 6
+
+// Survey reads all keys, policies and SharePoint geos of a declaration. What
+// cannot be read becomes a Trouble in the observation, never a silence. The
+// error, where there is one, joins the failures that will pass (throttled,
+// unavailable): the observation beside it is as complete as it could be.
+func (g *Gateway) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
+	s := &surveyor{g: g, inv: inv, slots: make(chan struct{}, parallel), obs: roll.Observation{At: time.Now().UTC(),
+		Keys: map[string]roll.KeyObservation{}, Policies: map[string]roll.PolicyObservation{},
+		SharePoint: map[string]roll.SharePointObservation{}, Troubles: map[roll.Workload]roll.Trouble{}}}
+	for _, k := range inv.Keys {
+		s.read(func() { s.key(ctx, k) })
+	}
+	if s.usesExchange() {
+		for _, w := range []roll.Workload{roll.MultiWorkload, roll.Exchange} {
+			s.read(func() { s.policies(ctx, w) })
+		}
+	}
+	for _, geo := range inv.SharePoint.Geos {
+		s.read(func() { s.geo(ctx, geo) })
+	}
+	s.wait.Wait()
+	return s.obs, errors.Join(s.passing...)
+}
+
+type surveyor struct {
+	g     *Gateway
+	inv   roll.Inventory
+	slots chan struct{}
+	wait  sync.WaitGroup
+
+	mu      sync.Mutex
+	obs     roll.Observation
+	passing []error
+}
+
+func (s *surveyor) read(f func()) {
+	s.wait.Add(1)
+	go func() {
+		defer s.wait.Done()
+		s.slots <- struct{}{}
+		defer func() { <-s.slots }()
+		f()
+	}()
+}
+
+// usesExchange: a tenant with only SharePoint policies needs no rights in
+// Exchange. One with either kind of Exchange policy is read for both, since an
+// undeclared policy of the other kind may use the same keys.
+func (s *surveyor) usesExchange() bool {
+	for _, p := range s.inv.Policies {
+		if p.Workload != roll.SharePoint {
+			return true
+		}
+	}
+	return false
+}
+
+// trouble turns a failed read into what an observation keeps.
+func (s *surveyor) trouble(err error) *roll.Trouble {
+	if e, ok := msapi.AsError(err); ok {
+		if e.Retryable() {
+			s.mu.Lock()
+			s.passing = append(s.passing, err)
+			s.mu.Unlock()
+		}
+		return &roll.Trouble{Code: string(e.Kind), Detail: e.Error()}
+	}
+	return &roll.Trouble{Code: "failed", Detail: err.Error()}
+}
+
+func (s *surveyor) key(ctx context.Context, k roll.Key) {
+	ko, err := s.g.Key(ctx, s.inv, k)
+	if err != nil {
+		ko = roll.KeyObservation{Trouble: s.trouble(err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.obs.Keys[k.ID] = ko
+}
+
+// Key reads one key: its newest version in full, all versions, and its
+// rotation policy.
+func (g *Gateway) Key(ctx context.Context, inv roll.Inventory, k roll.Key) (roll.KeyObservation, error) {
+	c, err := g.Vault(inv, k)
+	if err != nil {
+		return roll.KeyObservation{}, err
+	}
+	var ko roll.KeyObservation
+	if ko.Latest, err = c.Get(ctx, k.Name, ""); err != nil {
+		return ko, err
+	}
+	if ko.Versions, err = c.Versions(ctx, k.Name); err != nil {
+		return ko, err
+	}
+	if ko.Rotation, err = c.RotationPolicy(ctx, k.Name); err != nil {
+		return ko, err
+	}
+	return ko, nil
+}
+
+func (s *surveyor) policies(ctx context.Context, w roll.Workload) {
+	c, err := s.g.Exchange(s.inv)
+	var found []roll.PolicyObservation
+	if err == nil {
+		found, err = c.Policies(ctx, w)
+	}
+	if err != nil {
+		t := s.trouble(err)
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.obs.Troubles[w] = *t
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	declared := map[string]string{}
+	for _, p := range s.inv.Policies {
+		if p.Workload == w {
+			declared[strings.ToLower(p.GUID)] = p.ID
+			s.obs.Policies[p.ID] = roll.PolicyObservation{Workload: w, GUID: p.GUID}
+		}
+	}
+	for _, p := range found {
+		if id, ok := declared[strings.ToLower(p.GUID)]; ok {
+			s.obs.Policies[id] = p
+		} else {
+			s.obs.Undeclared = append(s.obs.Undeclared, p)
+		}
+	}
+}
+
+func (s *surveyor) geo(ctx context.Context, geo roll.Geo) {
+	c, err := s.g.SharePoint(s.inv, geo.ID)
+	var o roll.SharePointObservation
+	if err == nil {
+		o, err = c.Status(ctx)
+	}
+	if err != nil {
+		o = roll.SharePointObservation{Trouble: s.trouble(err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.obs.SharePoint[geo.ID] = o
+}
+
+// Policy reads one Exchange or multi-workload policy and the newest version of
+// each of its keys: what rule 5 asks about.
+func (g *Gateway) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
+	c, err := g.Exchange(inv)
+	if err != nil {
+		return roll.PolicyObservation{}, nil, err
+	}
+	seen, err := c.Policy(ctx, p.Workload, p.GUID)
+	if err != nil {
+		return seen, nil, err
+	}
+	keys := map[string]roll.KeyObservation{}
+	for _, id := range p.KeyIDs() {
+		k, ok := inv.KeyByID(id)
+		if !ok {
+			continue
+		}
+		v, err := g.Vault(inv, k)
+		if err != nil {
+			return seen, nil, err
+		}
+		latest, err := v.Get(ctx, k.Name, "")
+		if err != nil {
+			return seen, nil, err
+		}
+		keys[id] = roll.KeyObservation{Latest: latest}
+	}
+	return seen, keys, nil
+}
