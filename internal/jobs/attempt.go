@@ -42,6 +42,14 @@ func (a *attempt) dispatch(ctx context.Context) roll.Event {
 		// A claim of a worker that is gone, in a roll that has stopped: let go.
 		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now()}
 	}
+	// The declaration is read at every attempt: it may have been edited since
+	// the plan, and what is declared now is what the rules are held against.
+	t, err := a.d.store.Tenant(ctx, a.roll.TenantID)
+	if err != nil {
+		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(a.d.cfg.BackoffBase), Code: "database",
+			Detail: "the tenant's declaration could not be read", NotApplied: !a.settle}
+	}
+	a.inv = t.Inventory
 	switch a.step.Kind {
 	case roll.Preflight:
 		return a.preflight(ctx)

@@ -106,7 +106,6 @@ type lane struct {
 	results chan result
 	busy    map[int]bool // steps that run in this lane
 	roll    roll.Roll
-	inv     roll.Inventory
 	until   time.Time
 	silent  map[string]bool
 	panics  []string
@@ -223,11 +222,7 @@ func (l *lane) reread(rollID string) error {
 	if err != nil {
 		return fmt.Errorf("reading roll %s: %w", rollID, err)
 	}
-	t, err := l.d.store.Tenant(ctx, r.TenantID)
-	if err != nil {
-		return fmt.Errorf("reading the tenant of roll %s: %w", rollID, err)
-	}
-	l.roll, l.inv = r, t.Inventory
+	l.roll = r
 	return l.askSilent(ctx)
 }
 
@@ -387,7 +382,7 @@ func (l *lane) start(work []job) {
 			continue
 		}
 		l.busy[s.N] = true
-		a := &attempt{d: l.d, inv: l.inv, roll: l.roll, step: s, settle: j.settle}
+		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle}
 		go func() {
 			out := result{n: s.N}
 			defer func() {

@@ -126,7 +126,10 @@ func NewClient(pool *pgxpool.Pool, d *Driver, log *slog.Logger) (*river.Client[p
 }
 
 // Queue inserts jobs; it implements store.Enqueuer over an insert-only client.
-type Queue struct{ client *river.Client[pgx.Tx] }
+type Queue struct {
+	client *river.Client[pgx.Tx]
+	now    func() time.Time
+}
 
 // NewQueue makes a queue over the pool.
 func NewQueue(pool *pgxpool.Pool, log *slog.Logger) (*Queue, error) {
@@ -134,15 +137,20 @@ func NewQueue(pool *pgxpool.Pool, log *slog.Logger) (*Queue, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making the job queue's client: %w", err)
 	}
-	return &Queue{client: c}, nil
+	return &Queue{client: c, now: time.Now}, nil
 }
 
 // EnqueueTx inserts one job for each wake in the caller's transaction.
 func (q *Queue) EnqueueTx(ctx context.Context, tx pgx.Tx, wakes []store.Wake) error {
 	jobs := make([]river.InsertManyParams, 0, len(wakes))
 	for _, w := range wakes {
-		jobs = append(jobs, river.InsertManyParams{Args: insertArgs{RollID: w.RollID, label: w.Kind},
-			InsertOpts: &river.InsertOpts{MaxAttempts: maxAttempts, ScheduledAt: w.At}})
+		opts := &river.InsertOpts{MaxAttempts: maxAttempts}
+		// A job for now is given no time: one that lies a moment ahead of the
+		// database's clock would wait for the queue's scheduler.
+		if w.At.After(q.now().Add(time.Second)) {
+			opts.ScheduledAt = w.At
+		}
+		jobs = append(jobs, river.InsertManyParams{Args: insertArgs{RollID: w.RollID, label: w.Kind}, InsertOpts: opts})
 	}
 	if _, err := q.client.InsertManyTx(ctx, tx, jobs); err != nil {
 		return fmt.Errorf("inserting %d job(s): %w", len(jobs), err)
