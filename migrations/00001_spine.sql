@@ -86,7 +86,7 @@ CREATE TABLE rolls (
 CREATE INDEX rolls_wake ON rolls (wake_at) WHERE wake_at IS NOT NULL;
 CREATE INDEX rolls_newest ON rolls (created_at DESC, id DESC);
 CREATE INDEX rolls_tenant_newest ON rolls (tenant_id, created_at DESC, id DESC);
-CREATE INDEX rolls_open ON rolls (state) WHERE ended_at IS NULL;
+CREATE INDEX rolls_open ON rolls (tenant_id) WHERE ended_at IS NULL;
 CREATE INDEX rolls_ticket ON rolls (ticket_source, ticket_id) WHERE ticket_id IS NOT NULL;
 
 CREATE TABLE steps (
@@ -122,11 +122,13 @@ INSERT INTO roll_edges VALUES
   ('cancelling', 'cancelled'), ('cancelling', 'failed');
 CREATE TABLE step_edges (from_state text, to_state text, PRIMARY KEY (from_state, to_state));
 INSERT INTO step_edges VALUES
-  ('pending', 'ready'), ('pending', 'running'), ('pending', 'skipped'), ('pending', 'cancelled'), ('pending', 'failed'),
-  ('ready', 'running'), ('ready', 'pending'), ('ready', 'skipped'), ('ready', 'cancelled'), ('ready', 'failed'),
-  ('running', 'ready'), ('running', 'waiting'), ('running', 'pending'), ('running', 'needs_attention'), ('running', 'succeeded'), ('running', 'skipped'), ('running', 'cancelled'), ('running', 'failed'),
-  ('waiting', 'ready'), ('waiting', 'running'), ('waiting', 'pending'), ('waiting', 'needs_attention'), ('waiting', 'succeeded'), ('waiting', 'skipped'), ('waiting', 'cancelled'), ('waiting', 'failed'),
-  ('needs_attention', 'ready'), ('needs_attention', 'waiting'), ('needs_attention', 'skipped'), ('needs_attention', 'cancelled'), ('needs_attention', 'failed'), ('needs_attention', 'succeeded'),
+  ('pending', 'ready'), ('pending', 'running'), ('pending', 'skipped'), ('pending', 'cancelled'),
+  ('ready', 'running'), ('ready', 'pending'), ('ready', 'skipped'), ('ready', 'cancelled'),
+  ('running', 'ready'), ('running', 'waiting'), ('running', 'pending'), ('running', 'needs_attention'),
+  ('running', 'succeeded'), ('running', 'skipped'), ('running', 'cancelled'),
+  ('waiting', 'ready'), ('waiting', 'running'), ('waiting', 'pending'), ('waiting', 'needs_attention'),
+  ('waiting', 'succeeded'), ('waiting', 'skipped'), ('waiting', 'cancelled'),
+  ('needs_attention', 'ready'), ('needs_attention', 'skipped'), ('needs_attention', 'cancelled'),
   ('succeeded', 'pending');
 
 -- +goose StatementBegin
@@ -155,40 +157,46 @@ CREATE TRIGGER steps_legal BEFORE UPDATE ON steps FOR EACH ROW EXECUTE FUNCTION 
 
 -- One open roll per root key, and per Exchange or multi-workload policy (rule 10).
 CREATE TABLE roll_keys (
-  roll_id    uuid NOT NULL REFERENCES rolls,
+  roll_id    uuid NOT NULL,
   tenant_id  uuid NOT NULL,
   key_id     text NOT NULL,
   vault_host text NOT NULL,
   key_name   text NOT NULL,
   open       boolean NOT NULL,
-  PRIMARY KEY (roll_id, key_id)
+  PRIMARY KEY (roll_id, key_id),
+  FOREIGN KEY (tenant_id, roll_id) REFERENCES rolls (tenant_id, id)
 );
 CREATE UNIQUE INDEX roll_keys_one_open ON roll_keys (vault_host, lower(key_name)) WHERE open;
 CREATE INDEX roll_keys_by_key ON roll_keys (tenant_id, key_id);
 CREATE TABLE roll_policies (
-  roll_id   uuid NOT NULL REFERENCES rolls,
+  roll_id   uuid NOT NULL,
   tenant_id uuid NOT NULL,
   policy_id text NOT NULL,
   workload  text NOT NULL,
   open      boolean NOT NULL,
-  PRIMARY KEY (roll_id, policy_id)
+  PRIMARY KEY (roll_id, policy_id),
+  FOREIGN KEY (tenant_id, roll_id) REFERENCES rolls (tenant_id, id)
 );
 CREATE UNIQUE INDEX roll_policies_one_open ON roll_policies (tenant_id, policy_id) WHERE open AND workload <> 'sharepoint';
 
 -- Four eyes, once more: whatever the program thinks, nobody approves his own roll.
+-- A new plan may have the hash of an earlier one and still needs a new approval.
 CREATE TABLE approvals (
   roll_id   uuid NOT NULL REFERENCES rolls,
+  round     integer NOT NULL CHECK (round > 0),
   approver  text NOT NULL,
   requester text NOT NULL,
   plan_hash text NOT NULL,
   comment   text NOT NULL DEFAULT '',
   at        timestamptz NOT NULL,
-  PRIMARY KEY (roll_id, approver, plan_hash),
+  PRIMARY KEY (roll_id, round, approver),
   CONSTRAINT approvals_four_eyes CHECK (approver <> requester)
 );
 
 -- The ledger: every key version that a policy may ever have used. Rows are
--- never removed, since none of these versions may be.
+-- never removed, since none of these versions may be; nor may one be made to
+-- name another version. Key Vault compares names without regard to case.
+-- A key that changes hands is in the ledger of each tenant that ever used it.
 CREATE TABLE key_versions (
   vault_host       text NOT NULL,
   key_name         text NOT NULL,
@@ -197,14 +205,26 @@ CREATE TABLE key_versions (
   key_id           text NOT NULL,
   policies         text[] NOT NULL,
   origin           text NOT NULL CHECK (origin IN ('backfill', 'roll', 'stranger')),
-  roll_id          uuid REFERENCES rolls,
+  roll_id          uuid,
   state            text NOT NULL CHECK (state IN ('enabled', 'disabled', 'missing', 'unknown')),
   created_at       timestamptz NOT NULL,
   first_seen_at    timestamptz NOT NULL,
   last_verified_at timestamptz NOT NULL,
-  PRIMARY KEY (vault_host, key_name, version)
+  FOREIGN KEY (tenant_id, roll_id) REFERENCES rolls (tenant_id, id)
 );
-CREATE INDEX key_versions_tenant ON key_versions (tenant_id, created_at DESC, vault_host, key_name, version);
+CREATE UNIQUE INDEX key_versions_once ON key_versions (tenant_id, vault_host, lower(key_name), version);
+CREATE INDEX key_versions_newest ON key_versions (tenant_id, created_at DESC, (vault_host || ' ' || key_name || ' ' || version));
+-- +goose StatementBegin
+CREATE FUNCTION keyroll_same_version() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  IF (NEW.tenant_id, NEW.vault_host, NEW.key_name, NEW.version, NEW.first_seen_at)
+     IS DISTINCT FROM (OLD.tenant_id, OLD.vault_host, OLD.key_name, OLD.version, OLD.first_seen_at) OR NOT NEW.policies @> OLD.policies THEN
+    RAISE EXCEPTION 'a ledger row keeps its version and its policies' USING ERRCODE = 'KR403';
+  END IF;
+  RETURN NEW;
+END $$;
+-- +goose StatementEnd
+CREATE TRIGGER key_versions_same BEFORE UPDATE ON key_versions FOR EACH ROW EXECUTE FUNCTION keyroll_same_version();
 CREATE TRIGGER key_versions_keep BEFORE DELETE ON key_versions FOR EACH ROW EXECUTE FUNCTION keyroll_append_only();
 CREATE TRIGGER key_versions_keep_all BEFORE TRUNCATE ON key_versions FOR EACH STATEMENT EXECUTE FUNCTION keyroll_append_only();
 
@@ -213,7 +233,7 @@ CREATE TRIGGER key_versions_keep_all BEFORE TRUNCATE ON key_versions FOR EACH ST
 CREATE TABLE sharepoint_leases (
   tenant_id    uuid NOT NULL REFERENCES tenants,
   scope        text NOT NULL,
-  holder       uuid REFERENCES rolls,
+  holder       uuid,
   held_since   timestamptz,
   last_ended   jsonb NOT NULL DEFAULT '{}',
   release_by   text,
@@ -223,15 +243,17 @@ CREATE TABLE sharepoint_leases (
   version      bigint NOT NULL DEFAULT 0,
   audit_chain  bytea NOT NULL DEFAULT '',
   PRIMARY KEY (tenant_id, scope),
+  FOREIGN KEY (tenant_id, holder) REFERENCES rolls (tenant_id, id),
   CHECK ((holder IS NULL) = (held_since IS NULL))
 );
 CREATE TABLE sharepoint_queue (
   place     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   tenant_id uuid NOT NULL,
   scope     text NOT NULL,
-  roll_id   uuid NOT NULL REFERENCES rolls,
+  roll_id   uuid NOT NULL,
   queued_at timestamptz NOT NULL,
   UNIQUE (tenant_id, scope, roll_id),
+  FOREIGN KEY (tenant_id, roll_id) REFERENCES rolls (tenant_id, id),
   FOREIGN KEY (tenant_id, scope) REFERENCES sharepoint_leases
 );
 
@@ -294,9 +316,15 @@ CREATE TABLE audit_entries (
   bytes     bytea NOT NULL,
   UNIQUE (subject, version)
 );
-CREATE INDEX audit_entries_roll ON audit_entries (roll_id, version) WHERE roll_id IS NOT NULL;
+CREATE INDEX audit_entries_roll ON audit_entries (roll_id, id) WHERE roll_id IS NOT NULL;
 CREATE TRIGGER audit_entries_keep BEFORE UPDATE OR DELETE ON audit_entries FOR EACH ROW EXECUTE FUNCTION keyroll_append_only();
 CREATE TRIGGER audit_entries_keep_all BEFORE TRUNCATE ON audit_entries FOR EACH STATEMENT EXECUTE FUNCTION keyroll_append_only();
+-- They hold for a session that skips triggers (session_replication_role) too.
+ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_keep;
+ALTER TABLE audit_entries ENABLE ALWAYS TRIGGER audit_entries_keep_all;
+ALTER TABLE key_versions ENABLE ALWAYS TRIGGER key_versions_same;
+ALTER TABLE key_versions ENABLE ALWAYS TRIGGER key_versions_keep;
+ALTER TABLE key_versions ENABLE ALWAYS TRIGGER key_versions_keep_all;
 -- Entries that no tree holds yet, and the tree.
 CREATE TABLE audit_pending (id bigint PRIMARY KEY);
 CREATE TABLE audit_leaves (index bigint PRIMARY KEY, entry_id bigint NOT NULL UNIQUE REFERENCES audit_entries);
@@ -305,18 +333,32 @@ CREATE TABLE audit_head (one boolean PRIMARY KEY DEFAULT true CHECK (one), size 
 
 -- The role that the service runs as: it can add to the audit log and read it,
 -- and can remove nothing from the ledger. Roles belong to the whole cluster,
--- so one may be there already.
+-- so one may be there already, made by us or by somebody whose right it is.
 -- +goose StatementBegin
 DO $$ BEGIN
-  CREATE ROLE keyroll_app NOLOGIN;
-EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+  IF NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = 'keyroll_app') THEN
+    BEGIN
+      CREATE ROLE keyroll_app NOLOGIN;
+    EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
+    END;
+  END IF;
+  -- Whoever migrates may be who serves: it has to be able to take the role.
+  IF NOT pg_has_role(current_user, 'keyroll_app', 'MEMBER') THEN
+    BEGIN
+      EXECUTE format('GRANT keyroll_app TO %I', current_user);
+    EXCEPTION WHEN insufficient_privilege THEN
+      RAISE NOTICE 'an administrator must run: GRANT keyroll_app TO %', current_user;
+    END;
+  END IF;
 END $$;
 -- +goose StatementEnd
 GRANT USAGE ON SCHEMA public TO keyroll_app;
 GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO keyroll_app;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO keyroll_app;
 REVOKE UPDATE, DELETE, TRUNCATE ON audit_entries, audit_leaves, audit_hashes FROM keyroll_app;
-REVOKE DELETE, TRUNCATE ON key_versions, rolls, steps, tenants, approvals, roll_keys, roll_policies FROM keyroll_app;
+REVOKE DELETE, TRUNCATE ON key_versions, rolls, steps, tenants, root_keys, policies, roll_keys, roll_policies,
+  sharepoint_leases, api_tokens FROM keyroll_app;
+REVOKE UPDATE, DELETE, TRUNCATE ON approvals FROM keyroll_app;
 REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON roll_edges, step_edges FROM keyroll_app;
 
 -- +goose Down

@@ -3,6 +3,9 @@ package audit
 import (
 	"bytes"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -12,8 +15,10 @@ type Row struct {
 	Subject  string
 	Version  int64
 	TenantID string
-	At       time.Time
-	Bytes    []byte
+	// RollID is the roll whose history shows the entry, if any.
+	RollID string
+	At     time.Time
+	Bytes  []byte
 }
 
 // Head is what a subject's own row says: its version, its running digest and,
@@ -83,10 +88,10 @@ func (v *Verifier) Add(r Row) {
 		v.problem("extra", r, "no change of the subject belongs to this entry")
 		return
 	}
-	for ; v.next < r.Version; v.next++ {
-		v.missing(v.next)
+	if v.next < r.Version {
+		v.absent(r.Subject, v.next, r.Version-1)
 	}
-	v.next++
+	v.next = r.Version + 1
 	v.chain = Link(v.chain, r.Bytes)
 	v.entry(r)
 }
@@ -97,6 +102,8 @@ func (v *Verifier) entry(r Row) {
 	switch {
 	case err != nil:
 		v.problem("altered", r, err.Error())
+	case rollOf(e) != r.RollID:
+		v.problem("altered", r, "its row puts it into another roll's history")
 	case e.Subject != r.Subject || e.Version != r.Version || e.TenantID != r.TenantID || !e.At.Equal(r.At.UTC().Truncate(time.Microsecond)):
 		v.problem("altered", r, "the entry does not say what its row says")
 	case v.last.Format != "" && e.From != v.last.To:
@@ -105,9 +112,38 @@ func (v *Verifier) entry(r Row) {
 	v.last = e
 }
 
-func (v *Verifier) missing(version int64) {
+// rollOf says in which roll's history an entry belongs: its own, for a lease
+// that of the roll which held it, for a mailbox that of the roll which watches it.
+func rollOf(e Entry) string {
+	if id, ok := strings.CutPrefix(e.Subject, "roll/"); ok {
+		return id
+	}
+	if id, ok := strings.CutPrefix(e.Subject, "mailbox/"); ok {
+		id, _, _ = strings.Cut(id, "/")
+		return id
+	}
+	if strings.HasPrefix(e.Subject, "lease/") && len(e.Events) > 0 {
+		holder, _ := e.Events[0].Detail["holder"].(string)
+		return holder
+	}
+	return ""
+}
+
+// gapShown bounds how many missing entries of one subject are named one by one:
+// what a row claims as its version is not to be trusted.
+const gapShown = 1000
+
+// absent reports the entries from one version to another as missing.
+func (v *Verifier) absent(subject string, from, to int64) {
 	v.broken = true
-	v.report.Problems = append(v.report.Problems, Problem{Kind: "missing", Subject: v.subject, Version: version, Detail: "the entry of this change is gone"})
+	for n := from; n <= to; n++ {
+		if n-from == gapShown {
+			v.report.Problems = append(v.report.Problems, Problem{Kind: "missing", Subject: subject, Version: n,
+				Detail: fmt.Sprintf("the entries of the changes from here to version %d are gone", to)})
+			return
+		}
+		v.report.Problems = append(v.report.Problems, Problem{Kind: "missing", Subject: subject, Version: n, Detail: "the entry of this change is gone"})
+	}
 }
 
 func (v *Verifier) problem(kind string, r Row, detail string) {
@@ -122,8 +158,8 @@ func (v *Verifier) close() {
 		return
 	}
 	delete(v.heads, v.subject)
-	for ; v.next <= head.Version; v.next++ {
-		v.missing(v.next)
+	if v.next <= head.Version {
+		v.absent(v.subject, v.next, head.Version)
 	}
 	if v.broken {
 		return
@@ -141,10 +177,8 @@ func (v *Verifier) close() {
 func (v *Verifier) Finish() Report {
 	v.close()
 	v.subject = ""
-	for _, h := range v.heads {
-		for n := int64(1); n <= h.Version; n++ {
-			v.report.Problems = append(v.report.Problems, Problem{Kind: "missing", Subject: h.Subject, Version: n, Detail: "the entry of this change is gone"})
-		}
+	for _, subject := range slices.Sorted(maps.Keys(v.heads)) {
+		v.absent(subject, 1, v.heads[subject].Version)
 	}
 	return v.report
 }

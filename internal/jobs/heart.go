@@ -53,12 +53,14 @@ func (d *Driver) Live(ctx context.Context, ready chan<- struct{}) error {
 	defer beat.Stop()
 	defer sweep.Stop()
 	defer tidy.Stop()
-	swept := make(chan struct{}, 1)
+	swept, looked := make(chan struct{}, 1), make(chan struct{}, 1)
 	swept <- struct{}{}
+	looked <- struct{}{}
 	for {
 		select {
 		case <-ctx.Done():
-			<-swept // a sweep under way ends first
+			<-swept // what is under way ends first
+			<-looked
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			return heart.Stop(stop)
@@ -76,6 +78,14 @@ func (d *Driver) Live(ctx context.Context, ready chan<- struct{}) error {
 				go func() {
 					d.sweep(ctx)
 					swept <- struct{}{}
+				}()
+			default:
+			}
+			select {
+			case <-looked:
+				go func() {
+					d.lookAtMailboxes(ctx)
+					looked <- struct{}{}
 				}()
 			default:
 			}

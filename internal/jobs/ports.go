@@ -95,6 +95,8 @@ type Config struct {
 	// after Reads equal answers over Dwell (3 in 15 min).
 	Dwell time.Duration
 	Reads int
+	// Mailbox is how often a sample mailbox is looked at after a refresh (30 min).
+	Mailbox time.Duration
 	// BackoffBase and BackoffMax bound the wait after a failure (2 s, 5 min).
 	BackoffBase, BackoffMax time.Duration
 	// ShortWait is how long a job waits in place instead of being put off (2 s).
@@ -125,6 +127,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.Poll, time.Minute)
 	def(&c.QueueCheck, 30*time.Second)
 	def(&c.Dwell, 15*time.Minute)
+	def(&c.Mailbox, 30*time.Minute)
 	def(&c.BackoffBase, 2*time.Second)
 	def(&c.BackoffMax, 5*time.Minute)
 	def(&c.ShortWait, 2*time.Second)

@@ -10,6 +10,8 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -92,16 +94,30 @@ func (w *worker[L]) Work(ctx context.Context, job *river.Job[args[L]]) error {
 	return river.JobSnooze(max(wake.Sub(w.d.store.Now()), 0))
 }
 
+// registrations has one entry for each kind of step.
+func registrations() map[roll.StepKind]func(*river.Workers, *Driver) {
+	return map[roll.StepKind]func(*river.Workers, *Driver){
+		roll.Preflight:         register[preflightLabel],
+		roll.CreateKeyVersion:  register[createLabel],
+		roll.RefreshPolicy:     register[refreshLabel],
+		roll.SharePointLease:   register[leaseLabel],
+		roll.SharePointRollKey: register[rollKeyLabel],
+		roll.SharePointAwait:   register[awaitLabel],
+		roll.Verify:            register[verifyLabel],
+	}
+}
+
+func register[L label](ws *river.Workers, d *Driver) { river.AddWorker(ws, &worker[L]{d: d}) }
+
+// Kinds lists the kinds of job that have a worker.
+func Kinds() []roll.StepKind { return slices.Sorted(maps.Keys(registrations())) }
+
 // Workers registers a worker for every kind of step.
 func Workers(d *Driver) *river.Workers {
 	ws := river.NewWorkers()
-	river.AddWorker(ws, &worker[preflightLabel]{d: d})
-	river.AddWorker(ws, &worker[createLabel]{d: d})
-	river.AddWorker(ws, &worker[refreshLabel]{d: d})
-	river.AddWorker(ws, &worker[leaseLabel]{d: d})
-	river.AddWorker(ws, &worker[rollKeyLabel]{d: d})
-	river.AddWorker(ws, &worker[awaitLabel]{d: d})
-	river.AddWorker(ws, &worker[verifyLabel]{d: d})
+	for _, add := range registrations() {
+		add(ws, d)
+	}
 	return ws
 }
 

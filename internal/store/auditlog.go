@@ -29,7 +29,8 @@ const subjectHeads = `
   SELECT 'roll/' || id, version, audit_chain, state FROM rolls
   UNION ALL SELECT 'tenant/' || id, version, audit_chain, '' FROM tenants
   UNION ALL SELECT 'token/' || id, version, audit_chain, '' FROM api_tokens
-  UNION ALL SELECT 'lease/' || tenant_id || '/' || scope, version, audit_chain, '' FROM sharepoint_leases WHERE version > 0`
+  UNION ALL SELECT 'lease/' || tenant_id || '/' || scope, version, audit_chain, '' FROM sharepoint_leases WHERE version > 0
+  UNION ALL SELECT 'mailbox/' || roll_id || '/' || policy_id || '/' || mailbox, version, audit_chain, '' FROM mailbox_watches WHERE version > 0`
 
 // VerifyAudit holds every entry of the log against the subjects' versions and
 // digests, in one snapshot. progress, where not nil, is told how many entries
@@ -56,14 +57,14 @@ func (s *Store) VerifyAudit(ctx context.Context, progress func(read int)) (audit
 		return report, fmt.Errorf("reading the subjects: %w", err)
 	}
 	v := audit.NewVerifier(heads)
-	rows, err = tx.Query(ctx, `SELECT id, subject, version, coalesce(tenant_id::text, ''), at, bytes FROM audit_entries ORDER BY subject, version, id`)
+	rows, err = tx.Query(ctx, `SELECT id, subject, version, coalesce(tenant_id::text, ''), coalesce(roll_id::text, ''), at, bytes FROM audit_entries ORDER BY subject, version, id`)
 	if err != nil {
 		return report, fmt.Errorf("reading the entries: %w", err)
 	}
 	defer rows.Close()
 	for read := 1; rows.Next(); read++ {
 		var r audit.Row
-		if err := rows.Scan(&r.ID, &r.Subject, &r.Version, &r.TenantID, &r.At, &r.Bytes); err != nil {
+		if err := rows.Scan(&r.ID, &r.Subject, &r.Version, &r.TenantID, &r.RollID, &r.At, &r.Bytes); err != nil {
 			return report, fmt.Errorf("reading an entry: %w", err)
 		}
 		v.Add(r)

@@ -48,7 +48,7 @@ func describe(r roll.Roll, ev roll.Event) audit.Event {
 		}
 	case roll.Done:
 		out.Step = e.N
-		describeResult(put, e.Result)
+		describeResult(&out, put, e.Result)
 	default:
 		describeLook(&out, put, ev)
 	}
@@ -58,7 +58,7 @@ func describe(r roll.Roll, ev roll.Event) audit.Event {
 	return out
 }
 
-func describeResult(put func(k, v string), res roll.Result) {
+func describeResult(out *audit.Event, put func(k, v string), res roll.Result) {
 	put("version", res.Version)
 	put("evidence", string(res.Evidence))
 	put("source", res.Source)
@@ -72,8 +72,8 @@ func describeResult(put func(k, v string), res roll.Result) {
 	for _, k := range slices.Sorted(maps.Keys(res.Versions)) {
 		put("version:"+k, res.Versions[k])
 	}
-	for i, w := range res.Warnings {
-		put("warning:"+string(rune('a'+i%26)), w)
+	if len(res.Warnings) > 0 {
+		out.Detail["warnings"] = res.Warnings
 	}
 }
 
@@ -84,6 +84,8 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 		put("waiting_for", e.For)
 		put("seen", e.Look.Seen)
 		put("until", e.Until.UTC().Format(time.RFC3339))
+	case roll.Polled:
+		out.Step = e.N
 	case roll.WillRetry:
 		out.Step = e.N
 		put("code", e.Code)
@@ -99,7 +101,7 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 		if e.NotApplied {
 			put("not_applied", "true")
 		}
-		describeResult(put, e.Result)
+		describeResult(out, put, e.Result)
 	case roll.Crashed:
 		put("worker", e.Worker)
 		put("detail", e.Detail)

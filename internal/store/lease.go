@@ -16,7 +16,9 @@ import (
 // TakeLease asks for the SharePoint lease for step n of r, which the caller
 // has claimed under epoch. The roll's own transition (granted or queued) is
 // written in the same transaction. Asking again keeps the place in the queue.
-// Lock order: own roll, lease, queue. A crash before the commit leaves the
+// Lock order: own roll, lease, queue. The roll is locked FOR NO KEY UPDATE: a
+// hand-over to this roll checks its foreign key under the lease's lock, and
+// FOR UPDATE would make the two wait for each other. A crash before the commit leaves the
 // lease, the queue and the roll as they were.
 func (s *Store) TakeLease(ctx context.Context, r roll.Roll, n int, epoch int64, again time.Duration) (roll.Roll, error) {
 	st, ok := r.StepByN(n)
@@ -26,7 +28,7 @@ func (s *Store) TakeLease(ctx context.Context, r roll.Roll, n int, epoch int64, 
 	var after roll.Roll
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var version int64
-		if err := tx.QueryRow(ctx, `SELECT version FROM rolls WHERE id = $1 FOR UPDATE`, r.ID).Scan(&version); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT version FROM rolls WHERE id = $1 FOR NO KEY UPDATE`, r.ID).Scan(&version); err != nil {
 			return fmt.Errorf("locking roll %s: %w", r.ID, err)
 		}
 		if version != r.Version {
@@ -165,11 +167,13 @@ type Lease struct {
 	Queue                   []string
 	ReleaseBy               string
 	ReleaseAt               *time.Time
+	// ReleaseOf is the roll from which a release was asked for.
+	ReleaseOf string
 }
 
 // Leases lists a tenant's leases with their queues, in order.
 func (s *Store) Leases(ctx context.Context, tenantID string) ([]Lease, error) {
-	rows, err := s.pool.Query(ctx, `SELECT l.tenant_id::text, l.scope, coalesce(l.holder::text, ''), l.held_since, coalesce(l.release_by, ''), l.release_at,
+	rows, err := s.pool.Query(ctx, `SELECT l.tenant_id::text, l.scope, coalesce(l.holder::text, ''), l.held_since, coalesce(l.release_by, ''), l.release_at, coalesce(l.release_of::text, ''),
 	  coalesce((SELECT array_agg(q.roll_id::text ORDER BY q.place) FROM sharepoint_queue q WHERE q.tenant_id = l.tenant_id AND q.scope = l.scope), '{}')
 	  FROM sharepoint_leases l WHERE l.tenant_id = $1 ORDER BY l.scope`, tenantID)
 	if err != nil {
@@ -177,7 +181,7 @@ func (s *Store) Leases(ctx context.Context, tenantID string) ([]Lease, error) {
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (Lease, error) {
 		var l Lease
-		return l, row.Scan(&l.TenantID, &l.Scope, &l.Holder, &l.HeldSince, &l.ReleaseBy, &l.ReleaseAt, &l.Queue)
+		return l, row.Scan(&l.TenantID, &l.Scope, &l.Holder, &l.HeldSince, &l.ReleaseBy, &l.ReleaseAt, &l.ReleaseOf, &l.Queue)
 	})
 }
 
@@ -202,8 +206,15 @@ var ErrLeaseFree = errors.New("nobody holds the lease")
 var ErrSamePerson = errors.New("a second person must confirm")
 
 // ReleaseLease frees a lease by two people: the first call asks for it, the
-// second, by another person and about the same holder, does it. Both are audited.
+// second, by another person and about the same holder, does it. Both are
+// audited. The lease returned is the one after the call; its Release members
+// say who asked for the release, when, and from which roll.
 func (s *Store) ReleaseLease(ctx context.Context, tenantID, scope string, by roll.Actor, reason string) (done bool, lease Lease, err error) {
+	var first Lease
+	tenantID, ok := canonicalID(tenantID)
+	if !ok {
+		return false, lease, ErrNotFound
+	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
 		holder, _, err := lockLease(ctx, tx, tenantID, scope)
 		if errors.Is(err, pgx.ErrNoRows) {
@@ -217,7 +228,7 @@ func (s *Store) ReleaseLease(ctx context.Context, tenantID, scope string, by rol
 		}
 		var asked, of *string
 		var version int64
-		if err := tx.QueryRow(ctx, `SELECT release_by, release_of::text, version FROM sharepoint_leases WHERE tenant_id = $1 AND scope = $2`, tenantID, scope).Scan(&asked, &of, &version); err != nil {
+		if err := tx.QueryRow(ctx, `SELECT release_by, release_at, release_of::text, version FROM sharepoint_leases WHERE tenant_id = $1 AND scope = $2`, tenantID, scope).Scan(&asked, &first.ReleaseAt, &of, &version); err != nil {
 			return fmt.Errorf("reading the lease: %w", err)
 		}
 		now := s.Now()
@@ -227,12 +238,13 @@ func (s *Store) ReleaseLease(ctx context.Context, tenantID, scope string, by rol
 				return ErrSamePerson
 			}
 			action, done = "released", true
+			first.ReleaseBy, first.ReleaseOf = *asked, holder
 		}
 		if err := auditLease(ctx, tx, tenantID, scope, holder, version+1, by, action, reason, now); err != nil {
 			return err
 		}
 		if !done {
-			_, err := tx.Exec(ctx, `UPDATE sharepoint_leases SET release_by = $3, release_at = $4, release_why = $5, release_of = holder WHERE tenant_id = $1 AND scope = $2`, tenantID, scope, by.Subject, now, reason)
+			_, err := tx.Exec(ctx, `UPDATE sharepoint_leases SET release_by = $3, release_at = $4, release_why = $5, release_of = holder WHERE tenant_id = $1 AND scope = $2`, tenantID, scope, by.Subject, now, plain(reason))
 			return err
 		}
 		heir, err := passLease(ctx, tx, tenantID, scope, now)
@@ -249,6 +261,9 @@ func (s *Store) ReleaseLease(ctx context.Context, tenantID, scope string, by rol
 		if l.Scope == scope {
 			lease = l
 		}
+	}
+	if done {
+		lease.ReleaseBy, lease.ReleaseAt, lease.ReleaseOf = first.ReleaseBy, first.ReleaseAt, first.ReleaseOf
 	}
 	return done, lease, err
 }

@@ -1,9 +1,11 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -27,16 +29,40 @@ type LedgerRow struct {
 	CreatedAt, FirstSeenAt, LastVerifiedAt       time.Time
 }
 
-// upsertLedger enters a version, or refreshes what is known of it. A row's
-// origin and the policies it was ever used by are kept.
+// upsertLedger enters a version, or refreshes what is known of it. The
+// policies that it was ever used by are kept, and so is its origin, except that
+// a survey may have seen a roll's version before the roll knew of it. An older
+// look does not overwrite what a newer one saw.
 const upsertLedger = `INSERT INTO key_versions AS v (vault_host, key_name, version, tenant_id, key_id, policies, origin, roll_id, state, created_at, first_seen_at, last_verified_at)
 VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,'')::uuid,$9,$10,$11,$11)
-ON CONFLICT (vault_host, key_name, version) DO UPDATE SET state = EXCLUDED.state, last_verified_at = EXCLUDED.last_verified_at,
-  roll_id = coalesce(v.roll_id, EXCLUDED.roll_id),
+ON CONFLICT (tenant_id, vault_host, lower(key_name), version) DO UPDATE SET key_id = EXCLUDED.key_id,
+  state = CASE WHEN EXCLUDED.last_verified_at >= v.last_verified_at THEN EXCLUDED.state ELSE v.state END,
+  last_verified_at = greatest(v.last_verified_at, EXCLUDED.last_verified_at),
+  origin = CASE WHEN EXCLUDED.origin = 'roll' THEN 'roll' ELSE v.origin END,
+  roll_id = CASE WHEN EXCLUDED.origin = 'roll' AND v.origin <> 'roll' THEN EXCLUDED.roll_id ELSE coalesce(v.roll_id, EXCLUDED.roll_id) END,
   policies = ARRAY(SELECT DISTINCT p FROM unnest(v.policies || EXCLUDED.policies) p ORDER BY p)`
+
+// ledgerLine is one version on its way into the ledger. Lines are written in
+// one order, so that two writers never wait for each other in a circle.
+type ledgerLine struct {
+	ref                          roll.KeyRef
+	keyID, origin, rollID, state string
+	policies                     []string
+	created                      time.Time
+}
+
+func queueLines(b *pgx.Batch, tenantID string, lines []ledgerLine, now time.Time) {
+	slices.SortFunc(lines, func(x, y ledgerLine) int {
+		return cmp.Or(cmp.Compare(x.ref.Host, y.ref.Host), cmp.Compare(strings.ToLower(x.ref.Name), strings.ToLower(y.ref.Name)), cmp.Compare(x.ref.Version, y.ref.Version))
+	})
+	for _, l := range lines {
+		b.Queue(upsertLedger, l.ref.Host, l.ref.Name, l.ref.Version, tenantID, l.keyID, l.policies, l.origin, l.rollID, l.state, l.created, now)
+	}
+}
 
 // queueLedger enters the versions that this change made or adopted.
 func (c change) queueLedger(b *pgx.Batch) {
+	var lines []ledgerLine
 	for _, e := range c.effects {
 		v, ok := e.(roll.RecordVersion)
 		if !ok {
@@ -51,8 +77,10 @@ func (c change) queueLedger(b *pgx.Batch) {
 		if v.Adopted {
 			origin = OriginStranger
 		}
-		b.Queue(upsertLedger, ref.Host, ref.Name, v.Version, c.after.TenantID, v.Key.ID, policies, origin, c.after.ID, "enabled", v.Created, c.now)
+		ref.Version = v.Version
+		lines = append(lines, ledgerLine{ref: ref, keyID: v.Key.ID, origin: origin, rollID: c.after.ID, state: "enabled", policies: policies, created: v.Created})
 	}
+	queueLines(b, c.after.TenantID, lines, c.now)
 }
 
 // RecordLedger enters what a survey saw of a tenant's keys: every version of
@@ -62,7 +90,7 @@ func (s *Store) RecordLedger(ctx context.Context, inv roll.Inventory, obs roll.O
 }
 
 func recordLedger(ctx context.Context, tx pgx.Tx, inv roll.Inventory, obs roll.Observation, origin string, now time.Time) error {
-	b := &pgx.Batch{}
+	var lines []ledgerLine
 	for _, k := range slices.Concat(inv.Keys, inv.FormerKeys) {
 		id := k.ID
 		ko, ok := obs.Keys[id]
@@ -79,12 +107,15 @@ func recordLedger(ctx context.Context, tx pgx.Tx, inv roll.Inventory, obs roll.O
 			if !v.Enabled {
 				state = "disabled"
 			}
-			b.Queue(upsertLedger, ref.Host, ref.Name, v.Version, inv.TenantID, id, policies, origin, "", state, v.Created, now)
+			ref.Version = v.Version
+			lines = append(lines, ledgerLine{ref: ref, keyID: id, origin: origin, state: state, policies: policies, created: v.Created})
 		}
 	}
-	if b.Len() == 0 {
+	if len(lines) == 0 {
 		return nil
 	}
+	b := &pgx.Batch{}
+	queueLines(b, inv.TenantID, lines, now)
 	if err := send(ctx, tx, b); err != nil {
 		return fmt.Errorf("writing the ledger of tenant %s: %w", inv.TenantID, err)
 	}
@@ -94,6 +125,7 @@ func recordLedger(ctx context.Context, tx pgx.Tx, inv roll.Inventory, obs roll.O
 // LedgerPage is where a page of the ledger goes on.
 type LedgerPage struct {
 	KeyID     string
+	State     string
 	AfterTime time.Time
 	AfterKey  string // vault_host, key_name and version, joined by a space
 	Limit     int
@@ -106,9 +138,9 @@ func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]Le
 		after = &p.AfterTime
 	}
 	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at
-	  FROM key_versions WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2)
+	  FROM key_versions WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2) AND ($6 = '' OR state = $6)
 	    AND ($3::timestamptz IS NULL OR created_at < $3 OR created_at = $3 AND vault_host || ' ' || key_name || ' ' || version > $4)
-	  ORDER BY created_at DESC, vault_host || ' ' || key_name || ' ' || version LIMIT $5`, tenantID, p.KeyID, after, p.AfterKey, p.Limit)
+	  ORDER BY created_at DESC, vault_host || ' ' || key_name || ' ' || version LIMIT $5`, tenantID, p.KeyID, after, p.AfterKey, p.Limit, p.State)
 	if err != nil {
 		return nil, fmt.Errorf("reading the ledger: %w", err)
 	}

@@ -28,7 +28,9 @@ type QueueSchema interface {
 // ours, then the rights of the service's role. It may run in several processes
 // at once; all but one wait. Running it again changes nothing.
 func Migrate(ctx context.Context, url string, queue QueueSchema) error {
-	pool, err := OpenPool(ctx, url, Options{MaxConns: 4})
+	// A change of a large table takes its time.
+	patient := func(c *pgxpool.Config) { c.ConnConfig.RuntimeParams["statement_timeout"] = "0" }
+	pool, err := OpenPool(ctx, url, Options{MaxConns: 4, Configure: patient})
 	if err != nil {
 		return err
 	}
@@ -40,7 +42,7 @@ func Migrate(ctx context.Context, url string, queue QueueSchema) error {
 	defer conn.Release()
 	// A session lock on a connection of its own: it ends with the connection,
 	// so that a migration that dies leaves no lock behind.
-	if _, err := conn.Exec(ctx, `SET lock_timeout = 0; SET statement_timeout = 0`); err != nil {
+	if _, err := conn.Exec(ctx, `SET lock_timeout = 0`); err != nil {
 		return fmt.Errorf("preparing the migration: %w", err)
 	}
 	if _, err := conn.Exec(ctx, `SELECT pg_advisory_lock($1)`, int64(migrationLock)); err != nil {
@@ -73,6 +75,8 @@ BEGIN
   FOR t IN SELECT tablename FROM pg_tables WHERE schemaname = current_schema() AND tablename LIKE 'river\_%' LOOP
     EXECUTE format('GRANT SELECT, INSERT, UPDATE, DELETE ON %I TO keyroll_app', t);
   END LOOP;
+  EXECUTE 'REVOKE INSERT, UPDATE, DELETE, TRUNCATE ON goose_db_version FROM keyroll_app';
+  EXECUTE 'GRANT SELECT ON goose_db_version TO keyroll_app';
   EXECUTE 'GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA ' || quote_ident(current_schema()) || ' TO keyroll_app';
 END $$`
 

@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
-	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyroll/keyroll/internal/audit"
 	"github.com/keyroll/keyroll/internal/roll"
@@ -17,6 +16,9 @@ import (
 
 // Roll reads a roll. ErrNotFound where there is none.
 func (s *Store) Roll(ctx context.Context, id string) (roll.Roll, error) {
+	if _, ok := canonicalID(id); !ok {
+		return roll.Roll{}, ErrNotFound
+	}
 	rows, err := s.pool.Query(ctx, selectRolls+`WHERE r.id = $1`, id)
 	if err != nil {
 		return roll.Roll{}, fmt.Errorf("reading roll %s: %w", id, err)
@@ -93,7 +95,8 @@ func (s *Store) Rolls(ctx context.Context, f RollFilter) ([]roll.Roll, error) {
 // CreateRoll writes a new roll with its steps, its audit entry, its events and
 // its first job. finish, where not nil, is called in the same transaction with
 // the roll (the idempotency record is completed there). Another open roll for
-// one of its keys or policies is an *OpenRollError.
+// one of its keys or policies is an *OpenRollError; a tenant that was retired
+// meanwhile is ErrNotFound.
 func (s *Store) CreateRoll(ctx context.Context, r roll.Roll, effects []roll.Effect, finish func(ctx context.Context, tx Tx) error) error {
 	c := change{before: roll.Roll{TenantID: r.TenantID}, after: r, effects: effects, now: r.CreatedAt}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -101,7 +104,9 @@ func (s *Store) CreateRoll(ctx context.Context, r roll.Roll, effects []roll.Effe
 		if err := c.queueCreation(b); err != nil {
 			return err
 		}
-		if err := send(ctx, tx, b); err != nil {
+		if err := send(ctx, tx, b); sqlState(err) == stateStale {
+			return fmt.Errorf("tenant %s is retired: %w", r.TenantID, ErrNotFound)
+		} else if err != nil {
 			return fmt.Errorf("writing a new roll: %w", err)
 		}
 		if err := s.follow(ctx, tx, c); err != nil {
@@ -112,15 +117,19 @@ func (s *Store) CreateRoll(ctx context.Context, r roll.Roll, effects []roll.Effe
 		}
 		return nil
 	})
-	if sqlState(err) == stateUnique {
+	if err != nil {
 		return s.openRoll(ctx, r, err)
 	}
-	return err
+	return nil
 }
+
+// notRetired is asked after the roll's row is there: its foreign key holds the
+// tenant, so that a retirement either sees the roll or is seen here.
+const notRetired = `SELECT keyroll_must_be_one((SELECT count(*) FROM tenants WHERE id = $1 AND retired_at IS NULL))`
 
 func (c change) queueCreation(b *pgx.Batch) error {
 	r := c.after
-	row, err := rollRow(r)
+	row, err := rollRow(r, true)
 	if err != nil {
 		return err
 	}
@@ -132,7 +141,8 @@ func (c change) queueCreation(b *pgx.Batch) error {
 	}
 	var source, ticket *string
 	if t := r.Request.Reason.Ticket; t != nil {
-		source, ticket = &t.Source, &t.ID
+		src, id := plain(t.Source), plain(t.ID)
+		source, ticket = &src, &id
 	}
 	b.Queue(`INSERT INTO rolls (id, tenant_id, version, state, outcome, plan_hash, requester, ticket_source, ticket_id, wake_at, in_flight,
 	  plan, data, audit_chain, created_at, updated_at, progress_at) VALUES ($1,$2,$3,$4,$5,$6,$7,$8,$9,$10,$11,$12,$13,sha256($14::bytea),$15,$15,$15)`,
@@ -141,14 +151,8 @@ func (c change) queueCreation(b *pgx.Batch) error {
 	if err := c.queueSteps(b); err != nil {
 		return err
 	}
-	for _, k := range r.Plan.Keys {
-		ref := roll.Key{VaultURL: k.VaultURL, Name: k.Name}.Ref()
-		b.Queue(`INSERT INTO roll_keys (roll_id, tenant_id, key_id, vault_host, key_name, open) VALUES ($1,$2,$3,$4,$5,true)`,
-			r.ID, r.TenantID, k.ID, ref.Host, ref.Name)
-	}
-	for _, p := range r.Plan.Policies {
-		b.Queue(`INSERT INTO roll_policies (roll_id, tenant_id, policy_id, workload, open) VALUES ($1,$2,$3,$4,true)`, r.ID, r.TenantID, p.ID, string(p.Workload))
-	}
+	b.Queue(notRetired, r.TenantID)
+	queueSubjects(b, r)
 	queueAudit(b, auditRow{tenantID: r.TenantID, rollID: r.ID, subject: "roll/" + r.ID, version: r.Version, at: c.now, bytes: entry})
 	return c.queueEvents(b)
 }
@@ -164,54 +168,6 @@ func requestDetail(r roll.Roll) map[string]any {
 	}
 	d["keys"] = keys
 	return d
-}
-
-// openRoll turns a unique violation into the id of the roll that is in the way.
-func (s *Store) openRoll(ctx context.Context, r roll.Roll, cause error) error {
-	var pg *pgconn.PgError
-	if !errors.As(cause, &pg) || !strings.HasSuffix(pg.ConstraintName, "_one_open") {
-		return cause
-	}
-	for _, k := range r.Plan.Keys {
-		ref := roll.Key{VaultURL: k.VaultURL, Name: k.Name}.Ref()
-		var id string
-		err := s.pool.QueryRow(ctx, `SELECT roll_id::text FROM roll_keys WHERE open AND vault_host = $1 AND lower(key_name) = lower($2)`, ref.Host, ref.Name).Scan(&id)
-		if err == nil {
-			return &OpenRollError{RollID: id, Subject: "key " + k.ID}
-		}
-	}
-	for _, p := range r.Plan.Policies {
-		var id string
-		err := s.pool.QueryRow(ctx, `SELECT roll_id::text FROM roll_policies WHERE open AND tenant_id = $1 AND policy_id = $2`, r.TenantID, p.ID).Scan(&id)
-		if err == nil {
-			return &OpenRollError{RollID: id, Subject: "policy " + p.ID}
-		}
-	}
-	// It ended between the insert and the look: asking again will do.
-	return fmt.Errorf("writing a new roll: %w", ErrStale)
-}
-
-// OpenRollFor names an open roll for one of the plan's keys or policies, or "".
-func (s *Store) OpenRollFor(ctx context.Context, p roll.Plan) (string, error) {
-	var keys, policies []string
-	for _, k := range p.Keys {
-		keys = append(keys, k.ID)
-	}
-	for _, q := range p.Policies {
-		if q.Workload != roll.SharePoint {
-			policies = append(policies, q.ID)
-		}
-	}
-	var id string
-	err := s.pool.QueryRow(ctx, `SELECT roll_id::text FROM roll_keys WHERE open AND tenant_id = $1 AND key_id = ANY($2)
-	  UNION ALL SELECT roll_id::text FROM roll_policies WHERE open AND tenant_id = $1 AND policy_id = ANY($3) LIMIT 1`, p.TenantID, keys, policies).Scan(&id)
-	if errors.Is(err, pgx.ErrNoRows) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("looking for an open roll: %w", err)
-	}
-	return id, nil
 }
 
 // Tx is a transaction handed to a caller that may not know pgx.

@@ -20,14 +20,19 @@ type rollColumns struct {
 	data, plan                        []byte
 }
 
-func rollRow(r roll.Roll) (rollColumns, error) {
-	plan, err := json.Marshal(r.Plan)
-	if err != nil {
-		return rollColumns{}, fmt.Errorf("encoding the plan of roll %s: %w", r.ID, err)
+// rollRow takes a roll apart. Its plan is large and seldom new: without it
+// plan is nil, which keeps the one that is stored.
+func rollRow(r roll.Roll, withPlan bool) (rollColumns, error) {
+	var plan []byte
+	var err error
+	if withPlan {
+		if plan, err = jsonb(r.Plan); err != nil {
+			return rollColumns{}, fmt.Errorf("encoding the plan of roll %s: %w", r.ID, err)
+		}
 	}
 	bare := r
 	bare.Plan = roll.Plan{Hash: r.Plan.Hash}
-	data, err := json.Marshal(bare)
+	data, err := jsonb(bare)
 	if err != nil {
 		return rollColumns{}, fmt.Errorf("encoding roll %s: %w", r.ID, err)
 	}
@@ -51,8 +56,10 @@ func scanRoll(row pgx.CollectableRow) (roll.Roll, error) {
 	if err := json.Unmarshal(plan, &r.Plan); err != nil {
 		return roll.Roll{}, fmt.Errorf("decoding the plan of roll %s: %w", r.ID, err)
 	}
-	if err := json.Unmarshal(steps, &r.Steps); err != nil {
-		return roll.Roll{}, fmt.Errorf("decoding the steps of roll %s: %w", r.ID, err)
+	if steps != nil {
+		if err := json.Unmarshal(steps, &r.Steps); err != nil {
+			return roll.Roll{}, fmt.Errorf("decoding the steps of roll %s: %w", r.ID, err)
+		}
 	}
 	r.Version = version
 	return r, nil

@@ -15,6 +15,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgtype"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/keyroll/keyroll/internal/roll"
@@ -66,8 +67,15 @@ func OpenPool(ctx context.Context, url string, o Options) (*pgxpool.Pool, error)
 	cfg.ConnConfig.RuntimeParams["statement_timeout"] = "30000"
 	cfg.ConnConfig.RuntimeParams["lock_timeout"] = "10000"
 	cfg.ConnConfig.RuntimeParams["idle_in_transaction_session_timeout"] = "30000"
+	// The locks of the lease and of the ledger rest on each statement having a
+	// snapshot of its own, whatever the server's default is.
+	cfg.ConnConfig.RuntimeParams["default_transaction_isolation"] = "read committed"
 	if o.Role != "" {
 		cfg.ConnConfig.RuntimeParams["role"] = o.Role
+	}
+	cfg.AfterConnect = func(_ context.Context, conn *pgx.Conn) error {
+		inUTC(conn)
+		return nil
 	}
 	if o.Configure != nil {
 		o.Configure(cfg)
@@ -77,6 +85,11 @@ func OpenPool(ctx context.Context, url string, o Options) (*pgxpool.Pool, error)
 		return nil, fmt.Errorf("opening the database: %w", err)
 	}
 	return pool, nil
+}
+
+// inUTC makes the connection read times in UTC, wherever the machine stands.
+func inUTC(conn *pgx.Conn) {
+	conn.TypeMap().RegisterType(&pgtype.Type{Name: "timestamptz", OID: pgtype.TimestamptzOID, Codec: &pgtype.TimestamptzCodec{ScanLocation: time.UTC}})
 }
 
 // New makes a store over a pool. enq inserts jobs.
@@ -140,6 +153,9 @@ func constraint(err error) string {
 	return ""
 }
 
+// rollbackPatience bounds a rollback on a connection that may be dead.
+const rollbackPatience = 5 * time.Second
+
 // inTx runs f in a transaction. An error of f rolls back and is returned as it is.
 func (s *Store) inTx(ctx context.Context, f func(tx pgx.Tx) error) error {
 	tx, err := s.pool.Begin(ctx)
@@ -147,7 +163,11 @@ func (s *Store) inTx(ctx context.Context, f func(tx pgx.Tx) error) error {
 		return fmt.Errorf("beginning a transaction: %w", err)
 	}
 	// After a commit this does nothing; the context may be over by then.
-	defer func() { _ = tx.Rollback(context.WithoutCancel(ctx)) }()
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), rollbackPatience)
+		defer cancel()
+		_ = tx.Rollback(end)
+	}()
 	if err := f(tx); err != nil {
 		return err
 	}

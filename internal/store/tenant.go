@@ -1,10 +1,13 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -39,6 +42,9 @@ func scanTenant(row pgx.CollectableRow) (Tenant, error) {
 
 // Tenant reads a tenant. ErrNotFound where there is none.
 func (s *Store) Tenant(ctx context.Context, id string) (Tenant, error) {
+	if _, ok := canonicalID(id); !ok {
+		return Tenant{}, ErrNotFound
+	}
 	rows, err := s.pool.Query(ctx, selectTenants+`WHERE id = $1`, id)
 	if err != nil {
 		return Tenant{}, fmt.Errorf("reading tenant %s: %w", id, err)
@@ -53,7 +59,22 @@ func (s *Store) Tenant(ctx context.Context, id string) (Tenant, error) {
 // Tenants lists tenants, newest declaration first; afterTime and afterID are
 // the last one of the page before.
 func (s *Store) Tenants(ctx context.Context, afterTime time.Time, afterID string, limit int) ([]Tenant, error) {
-	rows, err := s.pool.Query(ctx, selectTenants+`WHERE $1 = '' OR (declared_at, id) < ($2, nullif($1, '')::uuid) ORDER BY declared_at DESC, id DESC LIMIT $3`, afterID, afterTime, limit)
+	return s.TenantPage(ctx, TenantFilter{IncludeRetired: true, AfterTime: afterTime, AfterID: afterID, Limit: limit})
+}
+
+// TenantFilter narrows a list of tenants; AfterTime and AfterID are the last
+// one of the page before.
+type TenantFilter struct {
+	IncludeRetired bool
+	AfterTime      time.Time
+	AfterID        string
+	Limit          int
+}
+
+// TenantPage lists tenants, newest declaration first.
+func (s *Store) TenantPage(ctx context.Context, f TenantFilter) ([]Tenant, error) {
+	rows, err := s.pool.Query(ctx, selectTenants+`WHERE ($1 = '' OR (declared_at, id) < ($2, nullif($1, '')::uuid)) AND ($4 OR retired_at IS NULL)
+	  ORDER BY declared_at DESC, id DESC LIMIT $3`, f.AfterID, f.AfterTime, f.Limit, f.IncludeRetired)
 	if err != nil {
 		return nil, fmt.Errorf("listing tenants: %w", err)
 	}
@@ -71,7 +92,12 @@ func (e *KeyTakenError) Error() string { return "another tenant declares one of 
 // here on. Keys and policies that left the declaration keep their rows.
 func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version int64, by roll.Actor, obs roll.Observation) (Tenant, error) {
 	now := s.Now()
-	raw, err := json.Marshal(inv)
+	id, ok := canonicalID(inv.TenantID)
+	if !ok {
+		return Tenant{}, fmt.Errorf("tenant id %q is no UUID", inv.TenantID)
+	}
+	inv.TenantID = id
+	raw, err := jsonb(inv)
 	if err != nil {
 		return Tenant{}, fmt.Errorf("encoding the declaration: %w", err)
 	}
@@ -83,10 +109,10 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 		b := &pgx.Batch{}
 		if version == 0 {
 			b.Queue(`INSERT INTO tenants (id, version, name, declaration, audit_chain, declared_at, updated_at) VALUES ($1,1,$2,$3,sha256($4::bytea),$5,$5)`,
-				inv.TenantID, inv.Name, raw, entry, now)
+				inv.TenantID, plain(inv.Name), raw, entry, now)
 		} else {
 			b.Queue(`WITH u AS (UPDATE tenants SET version = version + 1, name = $3, declaration = $4, audit_chain = sha256(audit_chain || $5::bytea), updated_at = $6, retired_at = NULL
-			  WHERE id = $1 AND version = $2 RETURNING 1) SELECT keyroll_must_be_one((SELECT count(*) FROM u))`, inv.TenantID, version, inv.Name, raw, entry, now)
+			  WHERE id = $1 AND version = $2 RETURNING 1) SELECT keyroll_must_be_one((SELECT count(*) FROM u))`, inv.TenantID, version, plain(inv.Name), raw, entry, now)
 		}
 		queueAudit(b, auditRow{tenantID: inv.TenantID, subject: "tenant/" + inv.TenantID, version: version + 1, at: now, bytes: entry})
 		queueProjection(b, inv)
@@ -99,7 +125,7 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 	case sqlState(err) == stateStale:
 		return Tenant{}, ErrStale
 	case sqlState(err) == stateUnique && constraint(err) == "root_keys_one_owner":
-		return Tenant{}, &KeyTakenError{}
+		return Tenant{}, &KeyTakenError{Detail: s.takenKey(ctx, inv)}
 	case sqlState(err) == stateUnique:
 		return Tenant{}, ErrExists
 	case err != nil:
@@ -108,10 +134,31 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 	return s.Tenant(ctx, inv.TenantID)
 }
 
+// takenKey names the key that another tenant declares; not which tenant.
+func (s *Store) takenKey(ctx context.Context, inv roll.Inventory) string {
+	for _, k := range inv.Keys {
+		ref := k.Ref()
+		var taken bool
+		err := s.pool.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM root_keys WHERE declared AND vault_host = $1 AND lower(name) = lower($2) AND tenant_id <> $3)`,
+			ref.Host, ref.Name, inv.TenantID).Scan(&taken)
+		if err == nil && taken {
+			return fmt.Sprintf("key %s: %s in %s", k.ID, ref.Name, ref.Host)
+		}
+	}
+	return ""
+}
+
 func queueProjection(b *pgx.Batch, inv roll.Inventory) {
 	b.Queue(`UPDATE root_keys SET declared = false WHERE tenant_id = $1`, inv.TenantID)
 	b.Queue(`UPDATE policies SET declared = false WHERE tenant_id = $1`, inv.TenantID)
-	for _, k := range inv.Keys {
+	// In one order for all tenants, so that two which declare the same keys
+	// never wait for each other in a circle.
+	keys := slices.Clone(inv.Keys)
+	slices.SortFunc(keys, func(x, y roll.Key) int {
+		a, b := x.Ref(), y.Ref()
+		return cmp.Or(cmp.Compare(a.Host, b.Host), cmp.Compare(strings.ToLower(a.Name), strings.ToLower(b.Name)))
+	})
+	for _, k := range keys {
 		ref := k.Ref()
 		b.Queue(`INSERT INTO root_keys (tenant_id, id, vault_host, name, declared) VALUES ($1,$2,$3,$4,true)
 		  ON CONFLICT (tenant_id, id) DO UPDATE SET vault_host = EXCLUDED.vault_host, name = EXCLUDED.name, declared = true`, inv.TenantID, k.ID, ref.Host, ref.Name)
@@ -120,7 +167,7 @@ func queueProjection(b *pgx.Batch, inv roll.Inventory) {
 	for _, p := range inv.Policies {
 		b.Queue(`INSERT INTO policies (tenant_id, id, workload, name, guid, geo, key_ids, declared) VALUES ($1,$2,$3,$4,$5,$6,$7,true)
 		  ON CONFLICT (tenant_id, id) DO UPDATE SET workload = EXCLUDED.workload, name = EXCLUDED.name, guid = EXCLUDED.guid, geo = EXCLUDED.geo, key_ids = EXCLUDED.key_ids, declared = true`,
-			inv.TenantID, p.ID, string(p.Workload), p.Name, p.GUID, p.Geo, p.KeyIDs())
+			inv.TenantID, p.ID, string(p.Workload), plain(p.Name), p.GUID, p.Geo, p.KeyIDs())
 		if p.Workload == roll.SharePoint {
 			scopes[inv.LeaseScope(p.Geo)] = true
 		}
@@ -140,6 +187,10 @@ var ErrOpenRolls = errors.New("the tenant has open rolls")
 
 // RetireTenant marks a tenant as gone; its ledger and its history stay.
 func (s *Store) RetireTenant(ctx context.Context, id string, by roll.Actor, reason string) (Tenant, error) {
+	id, ok := canonicalID(id)
+	if !ok {
+		return Tenant{}, ErrNotFound
+	}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var version int64
 		var retired *time.Time
@@ -168,6 +219,7 @@ func (s *Store) RetireTenant(ctx context.Context, id string, by roll.Actor, reas
 		b := &pgx.Batch{}
 		b.Queue(`UPDATE tenants SET version = version + 1, retired_at = $2, updated_at = $2, audit_chain = sha256(audit_chain || $3::bytea) WHERE id = $1`, id, now, entry)
 		b.Queue(`UPDATE root_keys SET declared = false WHERE tenant_id = $1`, id)
+		b.Queue(`UPDATE policies SET declared = false WHERE tenant_id = $1`, id)
 		queueAudit(b, auditRow{tenantID: id, subject: "tenant/" + id, version: version + 1, at: now, bytes: entry})
 		return send(ctx, tx, b)
 	})

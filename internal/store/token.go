@@ -26,6 +26,11 @@ type Token struct {
 // secret, prefix its first characters, for people.
 func (s *Store) CreateToken(ctx context.Context, t Token, hash []byte, by roll.Actor) error {
 	now := s.Now()
+	id, ok := canonicalID(t.ID)
+	if !ok {
+		return fmt.Errorf("token id %q is no UUID", t.ID)
+	}
+	t.ID = id
 	roles := []string{}
 	for _, r := range t.Principal.Roles {
 		roles = append(roles, string(r))
@@ -37,7 +42,7 @@ func (s *Store) CreateToken(ctx context.Context, t Token, hash []byte, by roll.A
 	return s.inTx(ctx, func(tx pgx.Tx) error {
 		b := &pgx.Batch{}
 		b.Queue(`INSERT INTO api_tokens (id, version, name, kind, subject, roles, prefix, hash, audit_chain, created_at, expires_at)
-		  VALUES ($1,1,$2,$3,$4,$5,$6,$7,sha256($8::bytea),$9,$10)`, t.ID, t.Name, string(t.Principal.Kind), t.Principal.Subject, roles, t.Prefix, hash, entry, now, t.ExpiresAt)
+		  VALUES ($1,1,$2,$3,$4,$5,$6,$7,sha256($8::bytea),$9,$10)`, t.ID, plain(t.Name), string(t.Principal.Kind), t.Principal.Subject, roles, t.Prefix, hash, entry, now, t.ExpiresAt)
 		queueAudit(b, auditRow{subject: "token/" + t.ID, version: 1, at: now, bytes: entry})
 		if err := send(ctx, tx, b); err != nil {
 			return fmt.Errorf("storing a token: %w", err)
@@ -93,13 +98,24 @@ func (s *Store) Tokens(ctx context.Context) ([]Token, error) {
 	})
 }
 
-// RevokeToken ends a token, by its id or its prefix. Revoking again is no error.
+// ErrAmbiguous: the prefix is that of more than one token.
+var ErrAmbiguous = errors.New("more than one token begins so: name the id")
+
+// RevokeToken ends a token, by its id or its prefix. Revoking again is no
+// error; a prefix that several tokens have is ErrAmbiguous.
 func (s *Store) RevokeToken(ctx context.Context, idOrPrefix string, by roll.Actor) (Token, error) {
 	var id string
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
 		var version int64
 		var revoked *time.Time
-		err := tx.QueryRow(ctx, `SELECT id::text, version, revoked_at FROM api_tokens WHERE id::text = $1 OR prefix = $1 FOR UPDATE`, idOrPrefix).Scan(&id, &version, &revoked)
+		var same int
+		if err := tx.QueryRow(ctx, `SELECT count(*) FROM api_tokens WHERE id::text = lower($1) OR prefix = $1`, plain(idOrPrefix)).Scan(&same); err != nil {
+			return fmt.Errorf("looking a token up: %w", err)
+		}
+		if same > 1 {
+			return ErrAmbiguous
+		}
+		err := tx.QueryRow(ctx, `SELECT id::text, version, revoked_at FROM api_tokens WHERE id::text = lower($1) OR prefix = $1 FOR UPDATE`, plain(idOrPrefix)).Scan(&id, &version, &revoked)
 		if errors.Is(err, pgx.ErrNoRows) {
 			return ErrNotFound
 		}

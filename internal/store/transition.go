@@ -1,8 +1,8 @@
 package store
 
 import (
+	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"time"
@@ -22,7 +22,8 @@ const maxConflicts = 5
 // A guard at the head of the batch aborts all of it when the roll has changed
 // meanwhile; then the roll is read again and the events are applied again,
 // five times at most (ErrStale after that). Refusals of the events come back
-// as they are, with nothing written. Where an effect wants a job or the lease,
+// as they are, with nothing written; so does an *OpenRollError, where a new
+// plan takes in a key or policy that another open roll has. Where an effect wants a job or the lease,
 // the same statements run in an explicit transaction.
 //
 // A crash before the commit leaves everything as it was; after it, everything
@@ -42,6 +43,16 @@ func (s *Store) Transition(ctx context.Context, r roll.Roll, events ...roll.Even
 	}
 }
 
+// TransitionAt is Transition for an act that is bound to what its author has
+// read: where the roll has changed since, it is ErrStale and not tried again.
+func (s *Store) TransitionAt(ctx context.Context, r roll.Roll, events ...roll.Event) (roll.Roll, error) {
+	next, err := s.transitionOnce(ctx, r, events)
+	if sqlState(err) == stateStale {
+		return roll.Roll{}, fmt.Errorf("writing roll %s: %w", r.ID, ErrStale)
+	}
+	return next, err
+}
+
 func (s *Store) transitionOnce(ctx context.Context, r roll.Roll, events []roll.Event) (roll.Roll, error) {
 	c, err := apply(r, events, s.Now())
 	if err != nil {
@@ -53,7 +64,7 @@ func (s *Store) transitionOnce(ctx context.Context, r roll.Roll, events []roll.E
 	}
 	if !c.wantsTx() {
 		if err := send(ctx, s.pool, b); err != nil {
-			return roll.Roll{}, fmt.Errorf("writing roll %s: %w", r.ID, err)
+			return roll.Roll{}, s.openRoll(ctx, c.after, fmt.Errorf("writing roll %s: %w", r.ID, err))
 		}
 		return c.after, nil
 	}
@@ -64,7 +75,7 @@ func (s *Store) transitionOnce(ctx context.Context, r roll.Roll, events []roll.E
 		return s.follow(ctx, tx, c)
 	})
 	if err != nil {
-		return roll.Roll{}, err
+		return roll.Roll{}, s.openRoll(ctx, c.after, err)
 	}
 	return c.after, nil
 }
@@ -102,6 +113,8 @@ func apply(r roll.Roll, events []roll.Event, now time.Time) (change, error) {
 	if len(c.events) == 0 && already != nil {
 		return change{}, already
 	}
+	// A look that saw nothing new and yet moved something is a change like any other.
+	c.quiet = c.quiet && c.after.State == r.State && len(c.effects) == 0
 	if !c.quiet {
 		c.after.Version++
 	}
@@ -120,7 +133,7 @@ func (c change) wantsTx() bool {
 
 // queue puts the statements of the change into the batch, the guard first.
 func (c change) queue(b *pgx.Batch) error {
-	row, err := rollRow(c.after)
+	row, err := rollRow(c.after, c.after.Round != c.before.Round)
 	if err != nil {
 		return err
 	}
@@ -133,7 +146,7 @@ func (c change) queue(b *pgx.Batch) error {
 		return err
 	}
 	b.Queue(guard, c.before.ID, c.before.Version, row.state, row.endCode, row.outcome, row.planHash,
-		row.wakeAt, row.inFlight, row.data, row.updatedAt, row.progressAt, row.endedAt, entry, c.after.Version, c.newPlan(row))
+		row.wakeAt, row.inFlight, row.data, row.updatedAt, row.progressAt, row.endedAt, entry, c.after.Version, row.plan)
 	if err := c.queueSteps(b); err != nil {
 		return err
 	}
@@ -143,34 +156,32 @@ func (c change) queue(b *pgx.Batch) error {
 		return err
 	}
 	c.queueLedger(b)
+	c.queueMailboxes(b)
 	for _, ev := range c.events {
 		if a, ok := ev.(roll.Approve); ok {
-			b.Queue(`INSERT INTO approvals (roll_id, approver, requester, plan_hash, comment, at) VALUES ($1,$2,$3,$4,$5,$6)`,
-				c.after.ID, a.By.Subject, c.after.Requester.Subject, a.PlanHash, a.Comment, c.now)
+			b.Queue(`INSERT INTO approvals (roll_id, round, approver, requester, plan_hash, comment, at) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
+				c.after.ID, c.after.Round, a.By.Subject, c.after.Requester.Subject, a.PlanHash, plain(a.Comment), c.now)
 		}
 	}
-	if c.after.State.Final() && !c.before.State.Final() {
+	switch {
+	case c.after.State.Final() && !c.before.State.Final():
 		b.Queue(`UPDATE roll_keys SET open = false WHERE roll_id = $1`, c.after.ID)
 		b.Queue(`UPDATE roll_policies SET open = false WHERE roll_id = $1`, c.after.ID)
+	case c.after.Round != c.before.Round:
+		queueSubjects(b, c.after)
 	}
 	return nil
 }
 
 // guard writes the roll if it still has the version that was read, and aborts
-// the whole batch if not. The audit digest grows in the same statement.
+// the whole batch if not. The audit digest grows in the same statement. Who
+// writes drives the roll, so that the sweeper may look at it again.
 const guard = `WITH u AS (
   UPDATE rolls SET version = $14::bigint, state = $3, end_code = $4, outcome = $5, plan_hash = $6, wake_at = $7, in_flight = $8,
-    data = $9, plan = COALESCE($15, plan), updated_at = $10, progress_at = $11, ended_at = $12, audit_chain = sha256(audit_chain || $13::bytea)
+    data = $9, plan = COALESCE($15, plan), updated_at = $10, progress_at = $11, ended_at = $12, audit_chain = sha256(audit_chain || $13::bytea),
+    swept_at = '-infinity'
   WHERE id = $1 AND version = $2 RETURNING 1)
 SELECT keyroll_must_be_one((SELECT count(*) FROM u))`
-
-// newPlan is the plan's bytes where this change brings one; nil keeps the old.
-func (c change) newPlan(row rollColumns) []byte {
-	if c.after.Round == c.before.Round {
-		return nil
-	}
-	return row.plan
-}
 
 // guardQuiet moves the next look of a roll in which nothing has changed.
 const guardQuiet = `WITH u AS (
@@ -179,16 +190,16 @@ SELECT keyroll_must_be_one((SELECT count(*) FROM u))`
 
 func (c change) queueSteps(b *pgx.Batch) error {
 	for i, st := range c.after.Steps {
-		data, err := json.Marshal(st)
+		data, err := jsonb(st)
 		if err != nil {
 			return fmt.Errorf("encoding step %d: %w", st.N, err)
 		}
 		if i < len(c.before.Steps) {
-			old, err := json.Marshal(c.before.Steps[i])
+			old, err := jsonb(c.before.Steps[i])
 			if err != nil {
 				return fmt.Errorf("encoding step %d: %w", st.N, err)
 			}
-			if string(old) == string(data) {
+			if bytes.Equal(old, data) {
 				continue
 			}
 			b.Queue(updateStep, stepArgs(c.after.ID, st, data)...)
@@ -220,7 +231,7 @@ func (c change) queueEvents(b *pgx.Batch) error {
 		if !ok {
 			continue
 		}
-		payload, err := json.Marshal(map[string]any{"roll_id": c.after.ID, "state": c.after.State, "outcome": c.after.Outcome, "end_code": c.after.EndCode})
+		payload, err := jsonb(map[string]any{"roll_id": c.after.ID, "state": c.after.State, "outcome": c.after.Outcome, "end_code": c.after.EndCode})
 		if err != nil {
 			return fmt.Errorf("encoding an event: %w", err)
 		}
