@@ -75,8 +75,10 @@ func (a *attempt) settleCreate(ctx context.Context, v vault, k roll.Key) roll.Ev
 		for _, kv := range ours {
 			ids = append(ids, kv.Version)
 		}
-		return a.halt("several_versions", fmt.Sprintf("key %s has %d versions of one operation: %s", k.Name, len(ours), strings.Join(ids, ", ")),
-			"Keyroll never chooses between versions: replan with strangers adopt takes the newest; all of them stay in the ledger")
+		// The operation has ended, so its intent is closed: a person can replan.
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "several_versions", OpEnded: true,
+			Detail: fmt.Sprintf("key %s has %d versions of one operation: %s", k.Name, len(ours), strings.Join(ids, ", ")),
+			Action: "Keyroll never chooses between versions: replan with strangers adopt takes the newest; all of them stay in the ledger"}
 	case !a.deadlinePassed():
 		return a.later(a.deadline(), "lost_answer", "no version of the operation is listed yet; looking again when it can land no more")
 	}

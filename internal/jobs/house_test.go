@@ -47,6 +47,7 @@ type house struct {
 	gw   *survey.Gateway
 	ctl  *control.Control
 	inv  roll.Inventory
+	dir  string // credentials.json, app.pem, ca.pem
 }
 
 func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
@@ -66,6 +67,8 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	t.Cleanup(func() { _ = h.sim.Close() })
 
 	dir := t.TempDir()
+	h.dir = dir
+	must(t, os.WriteFile(filepath.Join(dir, "ca.pem"), h.sim.CAPEM(), 0o600))
 	must(t, os.WriteFile(filepath.Join(dir, "app.pem"), append(cert, key...), 0o600))
 	creds := filepath.Join(dir, "credentials.json")
 	must(t, os.WriteFile(creds, []byte(`{"contoso":{"kind":"client_certificate","client_id":"`+sim.ContosoClientID+`","certificate_path":"app.pem"}}`), 0o600))

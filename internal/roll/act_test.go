@@ -221,7 +221,7 @@ func (s *sim) effect(x roll.Step) bool {
 func (s *sim) wait() {
 	switch s.draw(3, "clock") {
 	case 0:
-		if s.r.WakeAt != nil {
+		if s.r.WakeAt != nil && (s.r.State != roll.AwaitingApproval || s.draw(20, "expire") == 1) {
 			s.w.to(*s.r.WakeAt)
 		}
 	case 1:
@@ -268,6 +268,9 @@ func (s *sim) person() {
 	who := []roll.Actor{alice, bob, carol, robot}[s.draw(4, "who")]
 	state := s.r.State
 	kind := s.draw(26, "what")
+	if s.r.State == roll.NeedsAttention && s.draw(3, "replan") == 1 {
+		kind = 25
+	}
 	var ev roll.Event
 	switch {
 	case kind < 11:

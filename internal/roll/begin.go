@@ -97,7 +97,7 @@ func (r *Roll) underLease(s *Step) bool {
 	for i := range r.Steps {
 		l := &r.Steps[i]
 		if l.Kind == SharePointLease && l.Round == s.Round && l.Params.Scope == s.Params.Scope {
-			return l.State == StepSucceeded && !l.OpEnded
+			return l.State == StepSucceeded
 		}
 	}
 	return false

@@ -5,6 +5,41 @@ import (
 	"time"
 )
 
+// granted: the right to SharePoint. Where the roll stopped meanwhile, the
+// same transition gives it back.
+func (r *Roll) granted(e LeaseGranted, now time.Time) ([]Effect, error) {
+	s, err := r.heldLease(e, e.N, e.Epoch)
+	if err != nil {
+		return nil, err
+	}
+	s.Position = 0
+	return r.succeed(s, Result{LastEnded: e.LastEnded}, now), nil
+}
+
+func (r *Roll) heldLease(ev Event, n int, epoch int64) (*Step, error) {
+	s, err := r.held(ev, n, epoch)
+	if err != nil {
+		return nil, err
+	}
+	if s.Kind != SharePointLease {
+		return nil, r.refuse(ev, RefusedStepState, "step %d is %s", n, s.Kind)
+	}
+	return s, nil
+}
+
+func (r *Roll) queued(e LeaseQueued, now time.Time) error {
+	s, err := r.heldLease(e, e.N, e.Epoch)
+	if err != nil {
+		return err
+	}
+	if s.Position != e.Position {
+		s.ProgressAt = &now
+	}
+	s.Error, s.Crashes = nil, 0
+	s.State, s.WaitingFor, s.Position, s.NextAttemptAt = StepWaiting, WaitQueue, e.Position, &e.Until
+	return nil
+}
+
 // giveBack leaves the SharePoint lease or its queue when the chain under it
 // has ended, or when the roll has stopped with nothing in flight.
 func (r *Roll) giveBack(effects *[]Effect, now time.Time) {

@@ -152,6 +152,11 @@ func TestPlanAdopts(t *testing.T) {
 	if s.Params.OldVersion != ver("spo-a", 2) {
 		t.Errorf("slot's old version %+v", s.Params)
 	}
+	// Adopting changes nothing, so it waits for no lease and no gap.
+	p = build(t, contoso(), roll.Request{Reason: reason(), Keys: []roll.KeyRequest{{ID: "spo-a", Version: ver("spo-a", 3)}}}, obs)
+	if got := outline(p)[2:4]; !cmp.Equal(got, []string{"3 create_key_version spo-a adopt ← [2]", "4 sharepoint_roll_key spo spo-a primary gap under tenant ← [3]"}) {
+		t.Errorf("%q", got)
+	}
 }
 
 func TestPlanPerGeo(t *testing.T) {

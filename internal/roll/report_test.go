@@ -66,7 +66,14 @@ func (s *sim) versions() map[string]string {
 
 // effectOutcome: call where the claim wrote an intent, settle where one was open.
 func (s *sim) effectOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry, halt roll.Halted) roll.Event {
-	if !x.IntentOpen {
+	switch {
+	case !x.IntentOpen && x.Result.Version != "": // made already; it is looked at again
+		if mood == 8 {
+			halt.Settled, halt.Result = true, x.Result
+			return halt
+		}
+		return roll.Done{N: c.n, Epoch: c.epoch, Result: x.Result}
+	case !x.IntentOpen:
 		return retry // nothing to settle and nothing may be called
 	}
 	if !c.fresh {
@@ -98,10 +105,14 @@ func (s *sim) effectOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry
 		retry.NotApplied = true
 		return retry
 	}
-	return s.succeeded(c, x)
+	if mood == 10 && x.Kind == roll.CreateKeyVersion { // made, and not as it should be
+		halt.Settled, halt.Result = true, s.result(x)
+		return halt
+	}
+	return roll.Done{N: c.n, Epoch: c.epoch, Result: s.result(x)}
 }
 
-func (s *sim) succeeded(c claim, x roll.Step) roll.Event {
+func (s *sim) result(x roll.Step) roll.Result {
 	res := roll.Result{}
 	switch x.Kind {
 	case roll.CreateKeyVersion:
@@ -111,7 +122,7 @@ func (s *sim) succeeded(c claim, x roll.Step) roll.Event {
 	case roll.RefreshPolicy:
 		res.Versions = s.versions()
 	}
-	return roll.Done{N: c.n, Epoch: c.epoch, Result: res}
+	return res
 }
 
 // settleOutcome is design part 3's table.

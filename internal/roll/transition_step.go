@@ -58,34 +58,12 @@ func (r *Roll) done(e Done, now time.Time) ([]Effect, error) {
 		return nil, err
 	case s.Kind == SharePointLease:
 		return nil, r.refuse(e, RefusedStepState, "step %d ends by lease_granted only", e.N)
-	case s.Kind.HasEffect() && s.Params.Adopt == "" && !s.IntentOpen:
+	case s.changes() && !s.IntentOpen:
 		return nil, r.refuse(e, RefusedStepState, "step %d has no open intent, so nothing was called", e.N)
 	case s.Kind == CreateKeyVersion && e.Result.Version == "":
 		return nil, r.refuse(e, RefusedStepState, "step %d cannot end without a version", e.N)
 	}
 	return r.succeed(s, e.Result, now), nil
-}
-
-// granted: the right to SharePoint. Where the roll stopped meanwhile, the
-// same transition gives it back.
-func (r *Roll) granted(e LeaseGranted, now time.Time) ([]Effect, error) {
-	s, err := r.heldLease(e, e.N, e.Epoch)
-	if err != nil {
-		return nil, err
-	}
-	s.Position = 0
-	return r.succeed(s, Result{LastEnded: e.LastEnded}, now), nil
-}
-
-func (r *Roll) heldLease(ev Event, n int, epoch int64) (*Step, error) {
-	s, err := r.held(ev, n, epoch)
-	if err != nil {
-		return nil, err
-	}
-	if s.Kind != SharePointLease {
-		return nil, r.refuse(ev, RefusedStepState, "step %d is %s", n, s.Kind)
-	}
-	return s, nil
 }
 
 func (r *Roll) succeed(s *Step, result Result, now time.Time) []Effect {
@@ -286,18 +264,5 @@ func (r *Roll) planChanged(e PlanChanged, now time.Time) error {
 	r.endSteps(StepSkipped, now)
 	r.take(e.Plan, r.PlannedBy)
 	r.await(now)
-	return nil
-}
-
-func (r *Roll) queued(e LeaseQueued, now time.Time) error {
-	s, err := r.heldLease(e, e.N, e.Epoch)
-	if err != nil {
-		return err
-	}
-	if s.Position != e.Position {
-		s.ProgressAt = &now
-	}
-	s.Error, s.Crashes = nil, 0
-	s.State, s.WaitingFor, s.Position, s.NextAttemptAt = StepWaiting, WaitQueue, e.Position, &e.Until
 	return nil
 }
