@@ -19,6 +19,7 @@ type attempt struct {
 	roll   roll.Roll
 	step   roll.Step
 	settle bool
+	due    bool // the open intent's deadline had passed before this claim
 }
 
 func stack() string { return string(debug.Stack()) }
@@ -92,7 +93,7 @@ func (a *attempt) notApplied() roll.Event {
 
 // deadlinePassed says whether an effect of the open intent can land no more.
 func (a *attempt) deadlinePassed() bool {
-	return a.step.IntentDeadline == nil || !a.now().Before(*a.step.IntentDeadline)
+	return a.due || a.step.IntentDeadline == nil || !a.now().Before(*a.step.IntentDeadline)
 }
 
 func (a *attempt) deadline() time.Time {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -108,6 +109,7 @@ type lane struct {
 	roll    roll.Roll
 	until   time.Time
 	silent  map[string]bool
+	heir    map[int]bool // lease steps in the queue to which the lease has been handed
 	panics  []string
 }
 
@@ -127,6 +129,7 @@ func (l *lane) run(rollID string) (time.Time, error) {
 	}
 	defer l.settleDown()
 	var done []roll.Event
+	idle := 0
 	for {
 		if err := l.advance(done); err != nil {
 			return time.Time{}, err
@@ -144,9 +147,12 @@ func (l *lane) run(rollID string) (time.Time, error) {
 			if wait > l.d.cfg.ShortWait {
 				return *wake, nil
 			}
-			done = l.next(max(wait, 10*time.Millisecond))
+			// Never a busy loop, whatever the roll says.
+			idle = min(idle+1, 100)
+			done = l.next(max(wait, time.Duration(idle)*10*time.Millisecond))
 			continue
 		}
+		idle = 0
 		done = l.next(time.Hour)
 	}
 }
@@ -223,7 +229,30 @@ func (l *lane) reread(rollID string) error {
 		return fmt.Errorf("reading roll %s: %w", rollID, err)
 	}
 	l.roll = r
+	if err := l.askHeir(ctx); err != nil {
+		return err
+	}
 	return l.askSilent(ctx)
+}
+
+// askHeir finds out whether a lease that the roll queues for has been handed to
+// it: a hand-over wakes the roll and leaves its row alone, so the step itself
+// still says that it waits.
+func (l *lane) askHeir(ctx context.Context) error {
+	l.heir = nil
+	for _, s := range l.roll.Steps {
+		if s.Kind != roll.SharePointLease || s.WaitingFor != roll.WaitQueue {
+			continue
+		}
+		holds, err := l.d.store.HoldsLease(ctx, l.roll.TenantID, s.Params.Scope, l.roll.ID)
+		if err != nil {
+			return err
+		}
+		if holds {
+			l.heir = map[int]bool{s.N: true}
+		}
+	}
+	return nil
 }
 
 // writing is the context of what must be recorded even when the job's own time
@@ -325,8 +354,9 @@ func (l *lane) advanceSingly(done []roll.Event) error {
 
 // job is one piece of work that was claimed, with what the step was before.
 type job struct {
-	work   roll.Work
-	settle bool
+	work roll.Work
+	// settle: an intent was open before the claim; due: its deadline had passed.
+	settle, due bool
 }
 
 // plan applies what has ended to a copy of the roll and chooses what to begin
@@ -351,7 +381,7 @@ func (l *lane) plan(done []roll.Event) ([]roll.Event, []job) {
 		return events, nil
 	}
 	var work []job
-	for _, w := range r.Next(now, l.gone) {
+	for _, w := range l.due(r, now) {
 		if len(l.busy)+len(work) >= width || l.busy[w.N] {
 			continue
 		}
@@ -364,9 +394,20 @@ func (l *lane) plan(done []roll.Event) ([]roll.Event, []job) {
 			}
 			events = append(events, ev)
 		}
-		work = append(work, job{work: w, settle: s.IntentOpen})
+		work = append(work, job{work: w, settle: s.IntentOpen, due: s.IntentDeadline == nil || !now.Before(*s.IntentDeadline)})
 	}
 	return events, work
+}
+
+// due is what the roll says may be done now, and the leases that came to it.
+func (l *lane) due(r roll.Roll, now time.Time) []roll.Work {
+	work := r.Next(now, l.gone)
+	for n := range l.heir {
+		if s, ok := r.StepByN(n); ok && s.State == roll.StepWaiting && !slices.ContainsFunc(work, func(w roll.Work) bool { return w.N == n }) {
+			work = append(work, roll.Work{N: n, Poll: true})
+		}
+	}
+	return work
 }
 
 // start runs the claimed work. The lease is the store's own affair and is
@@ -382,7 +423,7 @@ func (l *lane) start(work []job) {
 			continue
 		}
 		l.busy[s.N] = true
-		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle}
+		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle, due: j.due}
 		go func() {
 			out := result{n: s.N}
 			defer func() {
@@ -404,6 +445,7 @@ func (l *lane) lease(s roll.Step) {
 	ctx, cancel := l.writing()
 	defer cancel()
 	r, err := l.d.store.TakeLease(ctx, l.roll, s.N, s.Epoch, l.d.cfg.QueueCheck)
+	l.heir = nil
 	if err == nil {
 		l.d.metrics.moved(l.roll, r, nil)
 		l.roll = r

@@ -78,7 +78,9 @@ func TestRollsQueueForSharePoint(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.declare()
-	h.work(quick())
+	cfg := quick()
+	cfg.QueueCheck = time.Hour // the hand-over wakes the heir; nothing else does
+	h.work(cfg)
 	first, second := h.holding()
 	h.rate(2000)
 	h.endOperation()

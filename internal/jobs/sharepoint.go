@@ -24,6 +24,9 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 		return a.failed(err)
 	}
 	rk, _ := a.roll.KeyByID(k.ID)
+	if rk.NewVersion == "" {
+		return a.halt("no_version", "no version of key "+k.ID+" is recorded", "replan")
+	}
 	if a.settle {
 		return a.settleRoll(ctx, s, k, rk.NewVersion)
 	}

@@ -125,7 +125,8 @@ func (s *sim) work() {
 	if after.Kind == roll.SharePointLease {
 		s.asked[after.Params.Scope] = true
 	}
-	s.claims = append(s.claims, claim{n: w.N, epoch: after.Epoch, worker: name, fresh: after.IntentOpen && !before.IntentOpen})
+	s.claims = append(s.claims, claim{n: w.N, epoch: after.Epoch, worker: name, fresh: after.IntentOpen && !before.IntentOpen,
+		due: before.IntentDeadline != nil && !s.w.now.Before(*before.IntentDeadline)})
 }
 
 // report lets a worker finish what it holds.

@@ -27,8 +27,13 @@ func (r *Roll) begin(e Begun, now time.Time) error {
 	if s.StartedAt == nil {
 		s.StartedAt = &now
 	}
+	deadline := until.Add(e.Settle)
+	if r.State == Running && s.Kind == RefreshPolicy && s.IntentOpen && !now.Before(*s.IntentDeadline) {
+		// What was lost can land no more. The same refresh may now be sent
+		// again, so its effect is waited for anew.
+		s.IntentDeadline = &deadline
+	}
 	if r.State == Running && s.changes() && !s.IntentOpen {
-		deadline := until.Add(e.Settle)
 		s.OpID, s.IntentOpen, s.IntentDeadline = OperationID(r.ID, s.N, s.OpRound), true, &deadline
 		s.OpEnded = false
 	}

@@ -219,3 +219,31 @@ func TestHistoriesPart(t *testing.T) {
 		t.Error("one history wrote into the other")
 	}
 }
+
+// TestRefreshSentAgainIsWaitedForAnew: the second sending of a refresh whose
+// answer was lost has the first one's operation id and a deadline of its own;
+// before the first deadline nothing is renewed.
+func TestRefreshSentAgainIsWaitedForAnew(t *testing.T) {
+	r := running(t, contoso(), "exo-na")
+	for _, k := range []struct {
+		kind    roll.StepKind
+		subject string
+	}{{roll.Preflight, ""}, {roll.CreateKeyVersion, "exo-a"}, {roll.CreateKeyVersion, "exo-b"}} {
+		r = do(t, r, k.kind, k.subject, start)
+	}
+	r, first := begin(t, r, roll.RefreshPolicy, "exo-na", start)
+	r = must(t, r, roll.WillRetry{N: first.N, Epoch: first.Epoch, At: start, Code: "lost"}, start)
+	r, early := begin(t, r, roll.RefreshPolicy, "exo-na", start.Add(time.Second))
+	if !early.IntentDeadline.Equal(*first.IntentDeadline) {
+		t.Errorf("renewed before its time: %s, was %s", early.IntentDeadline, first.IntentDeadline)
+	}
+	r = must(t, r, roll.WillRetry{N: first.N, Epoch: early.Epoch, At: *first.IntentDeadline, Code: "lost"}, start.Add(time.Second))
+	again := *first.IntentDeadline
+	_, second := begin(t, r, roll.RefreshPolicy, "exo-na", again)
+	if second.OpID != first.OpID || second.OpRound != first.OpRound {
+		t.Errorf("another operation: %s round %d, was %s round %d", second.OpID, second.OpRound, first.OpID, first.OpRound)
+	}
+	if !second.IntentDeadline.Equal(again.Add(3 * time.Minute)) {
+		t.Errorf("deadline %s, want %s", second.IntentDeadline, again.Add(3*time.Minute))
+	}
+}

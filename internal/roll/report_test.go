@@ -144,7 +144,7 @@ func (s *sim) settleOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry
 			return roll.Done{N: c.n, Epoch: c.epoch}
 		}
 	}
-	if s.w.now.Before(*x.IntentDeadline) {
+	if !c.due && s.w.now.Before(*x.IntentDeadline) {
 		retry.At = *x.IntentDeadline
 		return retry
 	}

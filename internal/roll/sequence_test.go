@@ -28,6 +28,7 @@ type claim struct {
 	epoch  int64
 	worker string
 	fresh  bool // the claim wrote an intent, so the effect is to be called
+	due    bool // the open intent's deadline had passed before the claim
 	poll   bool
 }
 
