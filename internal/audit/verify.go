@@ -166,7 +166,7 @@ func (v *Verifier) close() {
 	}
 	if !bytes.Equal(v.chain, head.Chain) {
 		v.report.Problems = append(v.report.Problems, Problem{Kind: "altered", Subject: v.subject, Version: head.Version,
-			Detail: "the entries do not add up to the digest that the subject's row holds: an entry or the row was altered"})
+			Detail: fmt.Sprintf("entries 1 to %d do not add up to the digest that the subject's row holds: one of them or the row was altered", head.Version)})
 	} else if head.State != "" && v.last.To != head.State {
 		v.report.Problems = append(v.report.Problems, Problem{Kind: "mismatch", Subject: v.subject, Version: head.Version,
 			Detail: fmt.Sprintf("the last entry says %q, the row %q", v.last.To, head.State)})

@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"math"
 
 	"github.com/keyroll/keyroll/internal/roll"
 )
@@ -71,7 +72,7 @@ func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.
 		return a.halt("sharepoint_recovering", "SharePoint is recovering with the availability key", "wait for Microsoft's recovery to end, then retry")
 	default:
 		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
-			Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent}}
+			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
 	}
 	if taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version); taken && exact {
 		return a.done(roll.Result{Version: version, Source: "SharePoint names the version already"})
@@ -108,7 +109,7 @@ func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Eve
 	if !c.Passing {
 		if seen, err := s.Status(ctx); err == nil && seen.Status == roll.Rolling {
 			return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
-				Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent}}
+				Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
 		}
 	}
 	return a.failed(cause)
@@ -129,7 +130,7 @@ func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version s
 		return a.done(roll.Result{Version: version, SeenRolling: true, Source: "SharePoint was seen rolling; it shows no version"})
 	case seen.Status != roll.Registered && seen.Status != roll.Unregistered:
 		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.d.cfg.Poll),
-			Look: roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent, Rolling: seen.Status == roll.Rolling}}
+			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
 	case !a.deadlinePassed():
 		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
 	}
@@ -186,7 +187,7 @@ func (a *attempt) awaitRegistered(k roll.Key, version string, taken, exact bool,
 
 // look counts equal answers.
 func (a *attempt) look(seen roll.SharePointObservation) roll.Look {
-	l := roll.Look{Seen: statusWord(seen.Status), Percent: seen.Percent, Rolling: seen.Status == roll.Rolling, EqualReads: 1}
+	l := roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling, EqualReads: 1}
 	now := a.now()
 	l.EqualSince = &now
 	if a.step.EqualReads > 0 && a.step.EqualSince != nil && a.step.Seen == l.Seen && seen.Status == roll.Registered {
@@ -217,6 +218,16 @@ func (a *attempt) pollFailed(err error) roll.Event {
 		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: roll.Look{EqualReads: 0}}
 	}
 	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitMicrosoft, Until: until}
+}
+
+// whole rounds a percentage down: a step of less than one percent over days is
+// no news, and each piece of news is an audit entry.
+func whole(p *float64) *float64 {
+	if p == nil {
+		return nil
+	}
+	v := math.Floor(*p)
+	return &v
 }
 
 func samePercent(a, b *float64) bool {

@@ -3,6 +3,7 @@ package store
 import (
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/keyroll/keyroll/internal/audit"
@@ -83,6 +84,9 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 		out.Step = e.N
 		put("waiting_for", e.For)
 		put("seen", e.Look.Seen)
+		if e.Look.Percent != nil {
+			put("percent", strconv.FormatFloat(*e.Look.Percent, 'f', -1, 64))
+		}
 		put("until", e.Until.UTC().Format(time.RFC3339))
 	case roll.Polled:
 		out.Step = e.N
