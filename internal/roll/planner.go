@@ -156,7 +156,7 @@ func (b *builder) add(s PlanStep) int {
 }
 
 func (b *builder) steps() {
-	pre := b.add(PlanStep{Kind: Preflight, Title: "Check keys, policies and SharePoint, and make the plan again", EstimateSeconds: estimateRead})
+	pre := b.add(PlanStep{Kind: Preflight, Title: "Check everything and make the plan again", EstimateSeconds: estimateRead})
 	for _, p := range b.plan.Policies {
 		if p.Workload == SharePoint {
 			continue

@@ -74,6 +74,14 @@ func (r *Roll) succeed(s *Step, result Result, now time.Time) []Effect {
 	if s.Kind == CreateKeyVersion {
 		effects = r.recordVersion(*s, now)
 	}
+	if s.Kind == SharePointAwait {
+		// An await ends when SharePoint is Registered again: all its sites are done.
+		s.Seen = Registered.String()
+		if s.Percent != nil {
+			all := 100.0
+			s.Percent = &all
+		}
+	}
 	if s.Kind == SharePointRollKey && result.SeenRolling {
 		for i := range r.Steps {
 			if a := &r.Steps[i]; a.Kind == SharePointAwait && len(a.After) > 0 && a.After[0] == s.N {
