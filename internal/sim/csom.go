@@ -8,6 +8,9 @@ import (
 	"strings"
 )
 
+// csomGUID is a Guid as CSOM writes it, in braces.
+var csomGUID = regexp.MustCompile(`^\{(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}$`)
+
 // Type ids of the client object model.
 const (
 	typeContext      = "{3747adcd-a3c3-41b9-bfab-4a64dd2f1e0a}" // SP.RequestContext
@@ -192,7 +195,7 @@ func (q *query) readParameters(a csomAction) error {
 		case p.Name == "KeyName" && p.Type == "String":
 			q.key = p.Text
 		case p.Name == "KeyVersion" && p.Type == "Guid":
-			if ok, _ := regexp.MatchString(`^\{(?i)[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\}$`, p.Text); !ok {
+			if !csomGUID.MatchString(p.Text) {
 				return invalidQuery("KeyVersion %q is not a Guid.", p.Text)
 			}
 			q.version = strings.ToLower(strings.NewReplacer("{", "", "}", "", "-", "").Replace(p.Text))

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// versionID is the id of a key version.
+var versionID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 // vault is a key vault.
 type vault struct {
 	name, host    string
@@ -148,7 +151,7 @@ func newKey(v *vault, s Key) (*key, error) {
 		ops = []string{"wrapKey", "unwrapKey"}
 	}
 	for _, sv := range s.Versions {
-		if ok, _ := regexp.MatchString(`^[0-9a-f]{32}$`, sv.Version); !ok {
+		if !versionID.MatchString(sv.Version) {
 			return nil, fmt.Errorf("version %q is not 32 hex digits", sv.Version)
 		}
 		k.add(&version{id: sv.Version, kty: or(s.Kty, "RSA-HSM"), size: or(s.Size, 3072), ops: slices.Clone(ops),
