@@ -29,6 +29,16 @@ type position struct {
 	ID string    `json:"id"`
 }
 
+// pageOf cuts items, of which one more than limit was asked for, to a page, and
+// makes the cursor to the next one where there is more.
+func pageOf[T any](items []T, limit int, at func(T) position, list ...string) (page []T, next NextCursor) {
+	if len(items) <= limit {
+		return items, ""
+	}
+	page = items[:limit]
+	return page, writeCursor(at(page[limit-1]), list...)
+}
+
 // cursorForm is what a cursor holds. It is no secret and carries no right, so
 // it is not signed: a forged one shows nothing that the list would not.
 type cursorForm struct {
@@ -83,8 +93,11 @@ func listMark(list []string) string {
 	return hex.EncodeToString(sum[:6])
 }
 
+// maxPositionID is beyond the longest sort key: vault host, key name and version.
+const maxPositionID = 450
+
 // plain refuses ids that could not have come from us and that the database
 // might choke on.
 func plain(id string) bool {
-	return id != "" && len(id) <= 200 && !strings.ContainsFunc(id, unicode.IsControl)
+	return id != "" && len(id) <= maxPositionID && !strings.ContainsFunc(id, unicode.IsControl)
 }

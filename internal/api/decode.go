@@ -33,6 +33,7 @@ func guardBody(next http.Handler) http.Handler {
 			writeProblem(w, r, err)
 			return
 		}
+		exchangeOf(r.Context()).body = body
 		r.Body = http.NoBody
 		if len(body) > 0 {
 			r.Body = io.NopCloser(bytes.NewReader(body))

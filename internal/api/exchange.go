@@ -20,11 +20,13 @@ type exchange struct {
 	requestID string
 	op        *operation
 	principal access.Principal
-	status    int
-	bytes     int64
-	answered  bool
-	err       error
-	stack     string
+	// body is what was sent, byte for byte.
+	body     []byte
+	status   int
+	bytes    int64
+	answered bool
+	err      error
+	stack    string
 	// broken: a panic came after the head of the answer.
 	broken bool
 }

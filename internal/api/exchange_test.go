@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,7 +17,9 @@ import (
 
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/api"
+	"github.com/keyroll/keyroll/internal/control"
 	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/store"
 )
 
 // lines are the log lines of a bench.
@@ -143,6 +146,7 @@ func TestPanicInsideAnAnswerBreaksItOff(t *testing.T) {
 
 func TestKnownErrors(t *testing.T) {
 	b := newBench(t)
+	faulty := roll.Plan{Hash: someHash, TenantID: someTenant, Findings: []roll.Finding{{Code: "key_disabled", Level: roll.LevelError, Seen: "x", Remedy: "y"}}}
 	for name, c := range map[string]struct {
 		err    error
 		status int
@@ -161,11 +165,27 @@ func TestKnownErrors(t *testing.T) {
 		"plan has errors":  {&roll.TransitionError{Code: roll.RefusedPlanHasErrors}, 422, api.ProblemCodePlanHasErrors, ""},
 		"no such step":     {&roll.TransitionError{Code: roll.RefusedNoSuchStep}, 404, api.ProblemCodeNotFound, ""},
 		"stale epoch":      {&roll.TransitionError{Code: roll.RefusedStaleEpoch}, 500, api.ProblemCodeInternal, ""},
+		"plan errors":      {&control.PlanErrors{Plan: faulty}, 422, api.ProblemCodePlanHasErrors, `"findings":[{"code":"key_disabled"`},
+		"new plan":         {&control.PlanChanged{Plan: faulty}, 409, api.ProblemCodePlanChanged, `"plan":{"can_run":false`},
+		"version":          {&control.VersionError{Have: 3, Want: 2}, 412, api.ProblemCodeVersionMismatch, "version 3"},
+		"retired":          {control.ErrRetired, 409, api.ProblemCodeTenantRetired, ""},
+		"strangers":        {&control.ErrStrangers{Findings: faulty.Findings}, 422, api.ProblemCodeStrangersUndecided, `"findings":[`},
+		"unreadable":       {&control.UnreadableKeys{Findings: faulty.Findings}, 422, api.ProblemCodeKeysUnreadable, `"findings":[`},
+		"microsoft":        {&control.UnavailableError{Err: context.DeadlineExceeded}, 503, api.ProblemCodeUnavailable, "reading what Microsoft has"},
+		"open roll":        {&store.OpenRollError{RollID: someRoll, Subject: "key a"}, 409, api.ProblemCodeRollOpen, `"roll_id":"` + someRoll},
+		"open rolls":       {store.ErrOpenRolls, 409, api.ProblemCodeRollOpen, ""},
+		"key taken":        {&store.KeyTakenError{}, 409, api.ProblemCodeKeyTaken, ""},
+		"lease free":       {store.ErrLeaseFree, 409, api.ProblemCodeLeaseFree, ""},
+		"second person":    {store.ErrSamePerson, 403, api.ProblemCodeSamePerson, ""},
+		"key reused":       {store.ErrKeyReused, 422, api.ProblemCodeIdempotencyKeyReused, ""},
+		"key running":      {store.ErrKeyRunning, 409, api.ProblemCodeIdempotencyKeyInUse, ""},
+		"stale":            {store.ErrStale, 409, api.ProblemCodeConflict, ""},
+		"not found":        {store.ErrNotFound, 404, api.ProblemCodeNotFound, ""},
 		"denied":           {access.Allowed(access.Principal{}, access.ApproveRoll), 403, api.ProblemCodeForbidden, "role approver"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b.stub.fail = func() error { return fmt.Errorf("making the plan: %w", c.err) }
-			rec := b.call("POST", "/v1/plans", `{"tenant_id":"`+someTenant+`"}`)
+			rec := b.call("POST", "/v1/rolls/"+someRoll+"/approve", `{"plan_hash":"`+someHash+`"}`, "If-Match", `"7"`)
 			if p := problem(t, rec); rec.Code != c.status || p.Code != c.code || !strings.Contains(rec.Body.String(), c.says) {
 				t.Errorf("answer %d %s", rec.Code, rec.Body)
 			}

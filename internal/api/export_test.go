@@ -12,6 +12,8 @@ var (
 	PageLimit        = pageLimit
 	Fold             = fold
 	ScanJSON         = scanJSON
+	NextAction       = nextAction
+	WhyKeep          = whyKeep
 )
 
 // Position is where a page ended.

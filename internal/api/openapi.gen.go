@@ -1129,7 +1129,7 @@ type Roll struct {
 	Workloads []Workload `json:"workloads"`
 }
 
-// RollEvent An audit entry of a roll.
+// RollEvent An audit entry of a roll, or of the release of a SharePoint lease that it held.
 type RollEvent struct {
 	// Actor Who acts; the immutable subject of a token, or `keyroll` for the service itself.
 	Actor Subject   `json:"actor"`
@@ -1139,8 +1139,8 @@ type RollEvent struct {
 	Detail map[string]interface{} `json:"detail,omitempty,omitzero"`
 	ID     string                 `json:"id"`
 
-	// RollVersion The roll's version after the change.
-	RollVersion int64 `json:"roll_version"`
+	// RollVersion The roll's version after the change; left out where the entry is about its SharePoint lease.
+	RollVersion int64 `json:"roll_version,omitempty,omitzero"`
 
 	// Types What happened, in order.
 	Types []string `json:"types"`

@@ -7,7 +7,9 @@ import (
 	"net/http"
 
 	"github.com/keyroll/keyroll/internal/access"
+	"github.com/keyroll/keyroll/internal/control"
 	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/store"
 )
 
 // requestError is a refusal that this package finds by itself: a request that
@@ -96,6 +98,80 @@ func domainProblem(err error) (Problem, bool) {
 		return p, true
 	case errors.As(err, &availability):
 		return newProblem(ProblemCodeAvailabilityKey, availability.Error()), true
+	}
+	if p, ok := controlProblem(err); ok {
+		return p, true
+	}
+	return storeProblem(err)
+}
+
+// controlProblem knows what acts are refused for.
+func controlProblem(err error) (Problem, bool) {
+	var (
+		faults      *control.PlanErrors
+		changed     *control.PlanChanged
+		version     *control.VersionError
+		strangers   *control.ErrStrangers
+		unreadable  *control.UnreadableKeys
+		unavailable *control.UnavailableError
+	)
+	switch {
+	case errors.As(err, &faults):
+		p := newProblem(ProblemCodePlanHasErrors, faults.Error())
+		p.Plan, p.Findings = plan(faults.Plan), findings(faults.Plan.Errors())
+		return p, true
+	case errors.As(err, &changed):
+		p := newProblem(ProblemCodePlanChanged, changed.Error())
+		p.Plan = plan(changed.Plan)
+		return p, true
+	case errors.As(err, &version):
+		return newProblem(ProblemCodeVersionMismatch, version.Error()), true
+	case errors.As(err, &strangers):
+		p := newProblem(ProblemCodeStrangersUndecided, strangers.Error())
+		p.Findings = findings(strangers.Findings)
+		return p, true
+	case errors.As(err, &unreadable):
+		p := newProblem(ProblemCodeKeysUnreadable, unreadable.Error())
+		p.Findings = findings(unreadable.Findings)
+		return p, true
+	case errors.As(err, &unavailable):
+		return newProblem(ProblemCodeUnavailable, unavailable.Error()), true
+	case errors.Is(err, control.ErrRetired): // it is an ErrNotFound as well
+		return newProblem(ProblemCodeTenantRetired, ""), true
+	}
+	return Problem{}, false
+}
+
+// storeProblem knows what the database's rules refuse.
+func storeProblem(err error) (Problem, bool) {
+	var (
+		open  *store.OpenRollError
+		taken *store.KeyTakenError
+	)
+	switch {
+	case errors.As(err, &open):
+		p := newProblem(ProblemCodeRollOpen, open.Error())
+		p.RollID = open.RollID
+		return p, true
+	case errors.As(err, &taken):
+		return newProblem(ProblemCodeKeyTaken, taken.Error()), true
+	}
+	for _, row := range []struct {
+		err  error
+		code ProblemCode
+	}{
+		{store.ErrOpenRolls, ProblemCodeRollOpen},
+		{store.ErrLeaseFree, ProblemCodeLeaseFree},
+		{store.ErrSamePerson, ProblemCodeSamePerson},
+		{store.ErrKeyReused, ProblemCodeIdempotencyKeyReused},
+		{store.ErrKeyRunning, ProblemCodeIdempotencyKeyInUse},
+		{store.ErrStale, ProblemCodeConflict},
+		{store.ErrExists, ProblemCodeAlreadyExists},
+		{store.ErrNotFound, ProblemCodeNotFound},
+	} {
+		if errors.Is(err, row.err) {
+			return newProblem(row.code, row.err.Error()), true
+		}
 	}
 	return Problem{}, false
 }

@@ -59,6 +59,7 @@ func TestBodiesRefused(t *testing.T) {
 		"null member":          {cancel, `{"reason":null}`, 400, api.ProblemCodeInvalidRequest, []string{"body /reason"}},
 		"empty member":         {cancel, `{"reason":""}`, 400, api.ProblemCodeInvalidRequest, []string{"body /reason"}},
 		"other type":           {cancel, `{"reason":1e400}`, 400, api.ProblemCodeInvalidRequest, []string{"body /reason"}},
+		"blank":                {cancel, `{"reason":" \t"}`, 400, api.ProblemCodeInvalidRequest, []string{"body /reason"}},
 		"too long":             {cancel, `{"reason":"` + strings.Repeat("ä", 2001) + `"}`, 400, api.ProblemCodeInvalidRequest, []string{"body /reason"}},
 		"unknown":              {cancel, `{"reason":"x","force":true}`, 400, api.ProblemCodeInvalidRequest, []string{"body /force"}},
 		"two unknown":          {cancel, `{"reason":"x","a/b":1,"~":2}`, 400, api.ProblemCodeInvalidRequest, []string{"body /a~1b", "body /~0"}},

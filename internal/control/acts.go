@@ -2,6 +2,7 @@ package control
 
 import (
 	"context"
+	"errors"
 	"fmt"
 
 	"github.com/keyroll/keyroll/internal/access"
@@ -10,6 +11,8 @@ import (
 )
 
 // Approve says yes to the plan with this hash, as the roll stood at version.
+// Errors of Approve and Reject: store.ErrNotFound, *VersionError, *PlanChanged,
+// *roll.TransitionError, roll.ErrAlreadyApplied.
 func (c *Control) Approve(ctx context.Context, p access.Principal, id string, version int64, planHash, comment string) (roll.Roll, error) {
 	return c.decide(ctx, p, access.ApproveRoll, id, version, roll.Approve{By: actor(p), PlanHash: planHash, Comment: comment})
 }
@@ -32,7 +35,19 @@ func (c *Control) decide(ctx context.Context, p access.Principal, a access.Actio
 	if r.Version != version {
 		return r, &VersionError{Have: r.Version, Want: version}
 	}
-	return c.store.Transition(ctx, r, ev)
+	next, err := c.store.TransitionAt(ctx, r, ev)
+	var refused *roll.TransitionError
+	switch {
+	case errors.Is(err, store.ErrStale):
+		now, readErr := c.store.Roll(ctx, id)
+		if readErr != nil {
+			return now, readErr
+		}
+		return now, &VersionError{Have: now.Version, Want: version}
+	case errors.As(err, &refused) && refused.Code == roll.RefusedPlanChanged:
+		return r, &PlanChanged{Plan: r.Plan}
+	}
+	return next, err
 }
 
 // Cancel stops the roll before its next effect; what is under way is watched
@@ -89,9 +104,9 @@ func (c *Control) Replan(ctx context.Context, p access.Principal, id, strangers 
 	if err != nil {
 		return r, err
 	}
-	obs, err := c.survey.Survey(ctx, t.Inventory)
+	obs, err := c.look(ctx, t.Inventory)
 	if err != nil {
-		return r, fmt.Errorf("reading what Microsoft has: %w", err)
+		return r, err
 	}
 	keys, err := choose(r, obs, strangers)
 	if err != nil {
@@ -131,6 +146,9 @@ func choose(r roll.Roll, obs roll.Observation, strangers string) ([]roll.KeyRequ
 			req.Version, req.KeyNotBefore = own, nil
 		case own == "" && latest == planned.OldVersion && planned.Version == roll.NewVersion:
 			// Nobody touched it.
+		case own == "" && latest == planned.Version:
+			// It was to be adopted from the first.
+			req.Version, req.KeyNotBefore = latest, nil
 		case strangers == StrangersAdopt:
 			req.Version, req.KeyNotBefore = latest, nil
 		case strangers == StrangersRollAgain:

@@ -7,6 +7,7 @@ package control
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -86,6 +87,17 @@ func (e *ErrStrangers) Error() string {
 	return "somebody else made a key version since the plan: say \"strangers\": \"adopt\" to take it or \"roll_again\" to make another; " + e.Findings[0].Seen
 }
 
+// UnavailableError: what Microsoft has could not be read, and the failure will
+// pass. Its text may be shown.
+type UnavailableError struct{ Err error }
+
+func (e *UnavailableError) Error() string {
+	return "reading what Microsoft has: " + strings.ReplaceAll(e.Err.Error(), "\n", "; ")
+}
+
+// Unwrap gives the failures of the reads.
+func (e *UnavailableError) Unwrap() error { return e.Err }
+
 // actor is the principal as the roll knows it.
 func actor(p access.Principal) roll.Actor {
 	return roll.Actor{Subject: p.Subject, Kind: string(p.Kind)}
@@ -103,12 +115,28 @@ func (c *Control) tenant(ctx context.Context, id string) (store.Tenant, error) {
 	return t, nil
 }
 
-// Plan is a dry run of a roll. It changes nothing. Errors: *roll.InvalidError,
-// *roll.AvailabilityKeyError, store.ErrNotFound, *access.Denied, and failures
-// of the reads that will pass.
+// look reads what Microsoft has. A read that the end of ctx cut off is no
+// finding about the tenant, so it fails as a whole: *UnavailableError.
+func (c *Control) look(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
+	obs, err := c.survey.Survey(ctx, inv)
+	if err == nil {
+		err = ctx.Err()
+	}
+	if err != nil {
+		return obs, &UnavailableError{Err: err}
+	}
+	return obs, nil
+}
+
+// Plan is a dry run of a roll. It changes nothing and needs no reason. Errors:
+// *roll.InvalidError, *roll.AvailabilityKeyError, store.ErrNotFound,
+// ErrRetired, *access.Denied, and *UnavailableError.
 func (c *Control) Plan(ctx context.Context, p access.Principal, req roll.Request) (roll.Plan, error) {
 	if err := access.Allowed(p, access.MakePlan); err != nil {
 		return roll.Plan{}, err
+	}
+	if req.Reason == (roll.Reason{}) {
+		req.Reason = roll.Reason{Code: "other", Text: "a dry run"} // no part of the plan
 	}
 	plan, _, err := c.plan(ctx, req)
 	return plan, err
@@ -123,9 +151,9 @@ func (c *Control) plan(ctx context.Context, req roll.Request) (roll.Plan, store.
 	if err != nil {
 		return roll.Plan{}, t, err
 	}
-	obs, err := c.survey.Survey(ctx, t.Inventory)
+	obs, err := c.look(ctx, t.Inventory)
 	if err != nil {
-		return roll.Plan{}, t, fmt.Errorf("reading what Microsoft has: %w", err)
+		return roll.Plan{}, t, err
 	}
 	plan, err := roll.Build(t.Inventory, resolved, obs, c.store.Now())
 	return plan, t, err

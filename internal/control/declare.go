@@ -4,9 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
-	"strings"
-	"time"
+	"slices"
 
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/roll"
@@ -24,8 +22,8 @@ func (e *UnreadableKeys) Error() string {
 // Declare writes a tenant's declaration. version is the one that the caller
 // read, 0 to make a new tenant. Keys that are new in the declaration are read
 // first: all their versions enter the ledger in the same transaction. Errors:
-// *roll.InvalidError, *UnreadableKeys, store.ErrStale, store.ErrExists,
-// *store.KeyTakenError.
+// *roll.InvalidError, *UnreadableKeys, *UnavailableError, *VersionError,
+// store.ErrNotFound, store.ErrExists, *store.KeyTakenError.
 func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inventory, version int64) (store.Tenant, error) {
 	if err := access.Allowed(p, access.WriteTenants); err != nil {
 		return store.Tenant{}, err
@@ -52,22 +50,52 @@ func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inve
 	default:
 		before = t.Inventory
 	}
+	if err := c.keepLease(ctx, inv, before); err != nil {
+		return store.Tenant{}, err
+	}
 	obs, err := c.backfill(ctx, inv, before)
 	if err != nil {
 		return store.Tenant{}, err
 	}
-	return c.store.DeclareTenant(ctx, inv, version, actor(p), obs)
+	out, err := c.store.DeclareTenant(ctx, inv, version, actor(p), obs)
+	if errors.Is(err, store.ErrStale) {
+		now, readErr := c.store.Tenant(ctx, inv.TenantID)
+		if readErr != nil {
+			return out, readErr
+		}
+		return out, &VersionError{Have: now.Version, Want: version}
+	}
+	return out, err
+}
+
+// keepLease refuses to change what the SharePoint lease guards while a roll
+// that was planned under the old one is at work: two leases would let two
+// operations through at once (rule 4). Rolls that have not begun plan again.
+func (c *Control) keepLease(ctx context.Context, inv, before roll.Inventory) error {
+	if before.SharePoint.Lease == "" || before.SharePoint.Lease == inv.SharePoint.Lease {
+		return nil
+	}
+	for _, state := range []roll.State{roll.Running, roll.NeedsAttention, roll.Cancelling} {
+		open, err := c.store.Rolls(ctx, store.RollFilter{TenantID: inv.TenantID, State: string(state), Limit: 1})
+		if err != nil {
+			return err
+		}
+		if len(open) > 0 {
+			return invalid("/sharepoint/lease", "roll %s is under way under the present lease: change it when the roll has ended", open[0].ID)
+		}
+	}
+	return nil
 }
 
 // backfill reads the keys that are new in the declaration.
 func (c *Control) backfill(ctx context.Context, inv, before roll.Inventory) (roll.Observation, error) {
 	known := map[roll.KeyRef]bool{}
-	for _, k := range before.Keys {
+	for _, k := range slices.Concat(before.Keys, before.FormerKeys) {
 		known[k.Ref()] = true
 	}
 	fresh := inv
 	fresh.Keys, fresh.Policies, fresh.SharePoint.Geos = nil, nil, nil
-	for _, k := range append(inv.Keys, inv.FormerKeys...) {
+	for _, k := range slices.Concat(inv.Keys, inv.FormerKeys) {
 		if !known[k.Ref()] {
 			fresh.Keys = append(fresh.Keys, k)
 		}
@@ -75,9 +103,9 @@ func (c *Control) backfill(ctx context.Context, inv, before roll.Inventory) (rol
 	if len(fresh.Keys) == 0 {
 		return roll.Observation{}, nil
 	}
-	obs, err := c.survey.Survey(ctx, fresh)
+	obs, err := c.look(ctx, fresh)
 	if err != nil {
-		return obs, fmt.Errorf("reading the declared keys: %w", err)
+		return obs, err
 	}
 	var bad []roll.Finding
 	for _, k := range fresh.Keys {
@@ -99,121 +127,4 @@ func (c *Control) Retire(ctx context.Context, p access.Principal, id, reason str
 		return store.Tenant{}, err
 	}
 	return c.store.RetireTenant(ctx, id, actor(p), reason)
-}
-
-var (
-	guidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-	idForm   = regexp.MustCompile(`^[a-z0-9][a-z0-9._-]{0,62}$`)
-)
-
-func invalid(pointer, format string, args ...any) error {
-	return &roll.InvalidError{Pointer: pointer, Detail: fmt.Sprintf(format, args...)}
-}
-
-// normalise fills defaults and refuses a declaration that contradicts itself.
-func normalise(inv roll.Inventory) (roll.Inventory, error) {
-	inv.TenantID = strings.ToLower(inv.TenantID)
-	if !guidForm.MatchString(inv.TenantID) {
-		return inv, invalid("/tenant_id", "use the Entra tenant's GUID")
-	}
-	if inv.Approval == "" {
-		inv.Approval = roll.ApprovalRequired
-	}
-	if inv.SharePoint.Lease == "" {
-		inv.SharePoint.Lease = roll.LeasePerTenant
-	}
-	if len(inv.Windows) > 0 {
-		return inv, invalid("/windows", "change windows are not supported yet: leave the list empty")
-	}
-	keys, err := checkKeys(inv)
-	if err != nil {
-		return inv, err
-	}
-	geos := map[string]bool{}
-	for i, g := range inv.SharePoint.Geos {
-		if geos[g.ID] {
-			return inv, invalid(fmt.Sprintf("/sharepoint/geos/%d/id", i), "geo %q is declared twice", g.ID)
-		}
-		geos[g.ID] = true
-	}
-	ids, guids, perGeo := map[string]bool{}, map[string]bool{}, map[string]bool{}
-	for i := range inv.Policies {
-		p := &inv.Policies[i]
-		at := fmt.Sprintf("/policies/%d", i)
-		if ids[p.ID] {
-			return inv, invalid(at+"/id", "policy %q is declared twice", p.ID)
-		}
-		ids[p.ID] = true
-		p.GUID = strings.ToLower(p.GUID)
-		if p.GUID != "" && guids[p.GUID] {
-			return inv, invalid(at+"/guid", "GUID %s is declared twice", p.GUID)
-		}
-		guids[p.GUID] = true
-		if err := checkPolicy(at, *p, keys, geos); err != nil {
-			return inv, err
-		}
-		if p.Workload == roll.SharePoint && perGeo[p.Geo] {
-			return inv, invalid(at+"/geo", "geo %q has a policy already; SharePoint has one a geo", p.Geo)
-		}
-		perGeo[p.Geo] = p.Workload == roll.SharePoint || perGeo[p.Geo]
-	}
-	return inv, nil
-}
-
-func checkKeys(inv roll.Inventory) (map[string]bool, error) {
-	keys, refs := map[string]bool{}, map[roll.KeyRef]bool{}
-	for i, k := range inv.Keys {
-		at := fmt.Sprintf("/keys/%d", i)
-		if !idForm.MatchString(k.ID) {
-			return nil, invalid(at+"/id", "an id has up to 63 of a-z, 0-9, dot, dash and underscore")
-		}
-		ref := k.Ref()
-		ref.Name = strings.ToLower(ref.Name)
-		if keys[k.ID] || refs[ref] {
-			return nil, invalid(at, "key %q is declared twice", k.ID)
-		}
-		keys[k.ID], refs[ref] = true, true
-	}
-	return keys, nil
-}
-
-func checkPolicy(at string, p roll.Policy, keys, geos map[string]bool) error {
-	switch p.Workload {
-	case roll.SharePoint:
-		if !geos[p.Geo] {
-			return invalid(at+"/geo", "geo %q is not among sharepoint.geos", p.Geo)
-		}
-		if p.Primary == p.Secondary {
-			return invalid(at+"/secondary", "primary and secondary are the same key")
-		}
-	case roll.Exchange, roll.MultiWorkload:
-		if !guidForm.MatchString(p.GUID) {
-			return invalid(at+"/guid", "name the policy's GUID as Microsoft shows it")
-		}
-	default:
-		return invalid(at+"/workload", "workload %q is unknown; use multi-workload, exchange or sharepoint", p.Workload)
-	}
-	seen := map[string]bool{}
-	for _, id := range p.KeyIDs() {
-		if !keys[id] {
-			return invalid(at, "policy %q uses key %q, which is not declared", p.ID, id)
-		}
-		if seen[id] {
-			return invalid(at, "policy %q names key %q twice", p.ID, id)
-		}
-		seen[id] = true
-	}
-	if len(seen) < 2 {
-		return invalid(at+"/keys", "a policy has two keys, in two vaults")
-	}
-	return nil
-}
-
-// MinGap is the declared pause between SharePoint operations, or the default
-// where the declaration names none.
-func MinGap(declared *time.Duration) roll.Duration {
-	if declared == nil {
-		return roll.Duration(roll.DefaultMinGap)
-	}
-	return roll.Duration(*declared)
 }

@@ -1,0 +1,132 @@
+package api
+
+import (
+	"time"
+
+	"github.com/keyroll/keyroll/internal/control"
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/store"
+)
+
+// tenantScope is the lease of a whole tenant.
+const tenantScope = roll.LeasePerTenant
+
+// value is what a pointer points at, or the zero value.
+func value[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
+}
+
+// pointer to a time, nil for the zero time.
+func optional(t time.Time) *time.Time {
+	if t.IsZero() {
+		return nil
+	}
+	t = t.UTC()
+	return &t
+}
+
+// notNil makes an empty list of none: the contract knows no null.
+func notNil[T any](in []T) []T {
+	if in == nil {
+		return []T{}
+	}
+	return in
+}
+
+// each converts a list.
+func each[A, B any](in []A, f func(A) B) []B {
+	out := make([]B, 0, len(in))
+	for _, a := range in {
+		out = append(out, f(a))
+	}
+	return out
+}
+
+// inventory reads a declaration; what the contract leaves open and control
+// does not check is checked here.
+func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
+	gap, err := minGap(d.SharePoint.MinGap)
+	if err != nil {
+		return roll.Inventory{}, err
+	}
+	inv := roll.Inventory{
+		TenantID: tenantID, Name: d.Name, Cloud: string(d.Cloud), Credential: d.Credential, Labels: d.Labels,
+		Approval:   string(d.Approval),
+		SharePoint: roll.SharePointSettings{Lease: string(d.SharePoint.Lease), MinGap: gap},
+		Keys:       each(d.Keys, declaredKey), FormerKeys: each(d.FormerKeys, declaredKey),
+		Policies: each(d.Policies, func(p Policy) roll.Policy {
+			return roll.Policy{
+				ID: p.ID, Workload: roll.Workload(p.Workload), Name: p.Name, GUID: p.GUID, Keys: p.Keys,
+				SampleMailboxes: p.SampleMailboxes, Geo: p.Geo, Primary: p.Primary, Secondary: p.Secondary,
+			}
+		}),
+	}
+	for _, g := range d.SharePoint.Geos {
+		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL})
+	}
+	if v := d.Vetoes.RotationPolicyExpiry; v != "" {
+		inv.Vetoes = map[string]string{vetoRotationExpiry: string(v)}
+	}
+	return inv, nil
+}
+
+const vetoRotationExpiry = "rotation_policy_expiry"
+
+func declaredKey(k Key) roll.Key { return roll.Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name} }
+
+// maxGap keeps a slip of the pen from holding up a roll for years.
+const maxGap = 90 * 24 * time.Hour
+
+func minGap(declared Duration) (roll.Duration, error) {
+	if declared == "" {
+		return control.MinGap(nil), nil
+	}
+	d, err := time.ParseDuration(declared)
+	if err != nil || d > maxGap || d%time.Millisecond != 0 {
+		return 0, refuseMember(ProblemCodeUnprocessable, "/sharepoint/min_gap", "use whole milliseconds, at most "+maxGap.String())
+	}
+	return control.MinGap(&d), nil
+}
+
+// tenant is a declared tenant as the contract shows it.
+func (h *handlers) tenant(t store.Tenant) Tenant {
+	return Tenant{
+		TenantID: t.Inventory.TenantID, Version: t.Version, DeclaredAt: t.DeclaredAt.UTC(), RetiredAt: utc(t.RetiredAt),
+		Simulated: h.Simulated, Declaration: declaration(t.Inventory),
+	}
+}
+
+func utc(t *time.Time) time.Time { return value(t).UTC() }
+
+func declaration(inv roll.Inventory) TenantDeclaration {
+	key := func(k roll.Key) Key { return Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name} }
+	return TenantDeclaration{
+		Name: inv.Name, Cloud: TenantDeclarationCloud(inv.Cloud), Credential: inv.Credential, Labels: inv.Labels,
+		Approval: TenantDeclarationApproval(inv.Approval),
+		SharePoint: SharePointSettings{
+			Lease: SharePointSettingsLease(inv.SharePoint.Lease), MinGap: time.Duration(inv.SharePoint.MinGap).String(),
+			Geos: each(inv.SharePoint.Geos, func(g roll.Geo) Geo { return Geo{ID: g.ID, AdminURL: g.AdminURL} }),
+		},
+		Keys: each(inv.Keys, key), FormerKeys: each(inv.FormerKeys, key),
+		Policies: each(inv.Policies, func(p roll.Policy) Policy {
+			return Policy{
+				ID: p.ID, Workload: Workload(p.Workload), Name: p.Name, GUID: p.GUID, Keys: p.Keys,
+				SampleMailboxes: p.SampleMailboxes, Geo: p.Geo, Primary: p.Primary, Secondary: p.Secondary,
+			}
+		}),
+		Vetoes: Vetoes{RotationPolicyExpiry: VetoesRotationPolicyExpiry(inv.Vetoes[vetoRotationExpiry])},
+	}
+}
+
+// keyVersion is a row of the ledger with the reason why it must stay.
+func keyVersion(l store.LedgerRow) KeyVersion {
+	return KeyVersion{
+		KeyID: l.KeyID, VaultURL: "https://" + l.VaultHost, Name: l.KeyName, Version: l.Version, CreatedAt: l.CreatedAt.UTC(),
+		State: KeyVersionState(l.State), FirstSeenAt: l.FirstSeenAt.UTC(), LastVerifiedAt: l.LastVerifiedAt.UTC(),
+		Origin: KeyVersionOrigin(l.Origin), RollID: l.RollID, Policies: notNil(l.Policies),
+		MustKeep: true, Why: whyKeep(l),
+	}
+}

@@ -1,0 +1,213 @@
+package api_test
+
+import (
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/keyroll/keyroll/internal/access"
+	"github.com/keyroll/keyroll/internal/api"
+	"github.com/keyroll/keyroll/internal/control"
+	"github.com/keyroll/keyroll/internal/jobs"
+	"github.com/keyroll/keyroll/internal/msapi"
+	"github.com/keyroll/keyroll/internal/pgtest"
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/sim"
+	"github.com/keyroll/keyroll/internal/store"
+	"github.com/keyroll/keyroll/internal/survey"
+)
+
+func migrate(ctx context.Context, url string) error { return store.Migrate(ctx, url, jobs.Schema{}) }
+
+// quick is a configuration in which nothing waits longer than a test should.
+func quick() jobs.Config {
+	return jobs.Config{
+		Heartbeat: 100 * time.Millisecond, Silent: time.Second, Stale: 2 * time.Second, Sweep: 100 * time.Millisecond,
+		CallKeyVault: 3 * time.Second, CallExchange: 3 * time.Second, CallSharePoint: 3 * time.Second, CallRead: 5 * time.Second,
+		SettleKeyVault: 300 * time.Millisecond, SettleExchange: 300 * time.Millisecond, SettleSharePoint: 300 * time.Millisecond,
+		Poll: 50 * time.Millisecond, QueueCheck: 200 * time.Millisecond, Dwell: 200 * time.Millisecond,
+		BackoffBase: 50 * time.Millisecond, BackoffMax: 500 * time.Millisecond, Lane: 20 * time.Second,
+	}
+}
+
+// house is the API over real handlers, a database of its own and simulators
+// behind their real socket; every answer is checked against the contract.
+type house struct {
+	t       *testing.T
+	sim     *sim.Server
+	st      *store.Store
+	gw      *survey.Gateway
+	handler http.Handler
+	tokens  map[string]string
+	// shut closes the database's pool; workers makes the client of a driver.
+	shut    func()
+	workers func(*jobs.Driver) (runner, error)
+}
+
+type runner interface {
+	Start(context.Context) error
+	Stop(context.Context) error
+}
+
+// People, by first name. Rex may ask for a roll and approve one: not the same.
+func people() map[string]access.Principal {
+	person := func(name string, roles ...access.Role) access.Principal {
+		return access.Principal{Subject: name + "@contoso.com", Kind: access.Person, Roles: roles}
+	}
+	return map[string]access.Principal{
+		"rita": person("rita", access.Requester, access.Operator), "rex": person("rex", access.Requester, access.Approver),
+		"paul": person("paul", access.Approver), "olga": person("olga", access.Operator), "ada": person("ada", access.Admin), "aud": person("aud", access.Auditor),
+		"robot": {Subject: "portal", Kind: access.Service, Roles: access.Roles()},
+	}
+}
+
+func newHouse(t *testing.T) *house {
+	t.Helper()
+	ctx := t.Context()
+	h := &house{t: t, tokens: map[string]string{}}
+	h.startMicrosoft()
+	pool, err := store.OpenPool(ctx, pgtest.Open(t, migrate), store.Options{Role: "keyroll_app"})
+	must(t, err)
+	h.shut = pool.Close
+	h.workers = func(d *jobs.Driver) (runner, error) { return jobs.NewClient(pool, d, quietLog()) }
+	t.Cleanup(h.shut)
+	queue, err := jobs.NewQueue(pool, quietLog())
+	must(t, err)
+	h.st = store.New(pool, queue)
+	must(t, h.st.Ping(ctx))
+	for name, p := range people() {
+		token := access.NewToken()
+		must(t, h.st.CreateToken(ctx, store.Token{ID: uuid.NewString(), Name: name, Prefix: token.Prefix, Principal: p}, token.Hash, roll.Keyroll()))
+		h.tokens[name] = token.Secret
+	}
+	handler, err := api.New(api.Config{
+		Handlers: api.NewHandlers(api.Deps{
+			Control: control.New(h.st, h.gw, control.Config{Simulated: true}), Store: h.st, Ready: h.st.Ping,
+			Bounds: roll.DefaultBounds(), Simulated: true,
+		}),
+		Authenticator: api.NewAuthenticator(h.st),
+		Metrics:       promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{}), Log: quietLog(),
+	})
+	must(t, err)
+	h.handler = ValidateResponses(t, handler)
+	return h
+}
+
+func (h *house) startMicrosoft() {
+	h.t.Helper()
+	cert, key, err := sim.NewAppCertificate("keyroll")
+	must(h.t, err)
+	seed := sim.ContosoSeed()
+	seed.AllowCertificate(sim.ContosoClientID, cert)
+	seed.Tenants[0].SharePoint.SitesPerSecond = 2000
+	h.sim, err = sim.Start(context.Background(), sim.Options{Seed: seed})
+	must(h.t, err)
+	h.t.Cleanup(func() { _ = h.sim.Close() })
+	dir := h.t.TempDir()
+	must(h.t, os.WriteFile(filepath.Join(dir, "app.pem"), append(cert, key...), 0o600))
+	creds := filepath.Join(dir, "credentials.json")
+	must(h.t, os.WriteFile(creds, []byte(`{"contoso":{"kind":"client_certificate","client_id":"`+sim.ContosoClientID+`","certificate_path":"app.pem"}}`), 0o600))
+	all, err := msapi.ReadCredentials(creds)
+	must(h.t, err)
+	dial, err := msapi.ParseDialMap(h.sim.DialMap())
+	must(h.t, err)
+	hc, err := msapi.HTTPClient(dial, h.sim.CAPEM())
+	must(h.t, err)
+	h.t.Cleanup(hc.CloseIdleConnections)
+	h.gw = survey.NewGateway(all, hc)
+}
+
+func quietLog() *slog.Logger {
+	if os.Getenv("KEYROLL_TEST_LOG") != "" {
+		return slog.New(slog.NewTextHandler(os.Stderr, nil))
+	}
+	return slog.New(slog.DiscardHandler)
+}
+
+// work starts workers until the test's end.
+func (h *house) work() {
+	h.t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	d := jobs.NewDriver(h.st, jobs.Through(h.gw), quick(), uuid.NewString(), quietLog(), jobs.NewMetrics(prometheus.NewRegistry()))
+	ready, lived := make(chan struct{}), make(chan error, 1)
+	go func() { lived <- d.Live(ctx, ready) }()
+	select {
+	case <-ready:
+	case err := <-lived:
+		h.t.Fatalf("heartbeat: %v", err)
+	}
+	client, err := h.workers(d)
+	must(h.t, err)
+	must(h.t, client.Start(ctx))
+	h.t.Cleanup(func() {
+		d.Drain()
+		end, done := context.WithTimeout(context.Background(), 20*time.Second)
+		defer done()
+		must(h.t, client.Stop(end))
+		cancel()
+		must(h.t, <-lived)
+	})
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// as sends one request in somebody's name; header pairs follow the body, which
+// is sent as it is if it is a string, else as JSON.
+func (h *house) as(who, method, path string, body any, headers ...string) *httptest.ResponseRecorder {
+	h.t.Helper()
+	text, ok := body.(string)
+	if !ok && body != nil {
+		raw, err := json.Marshal(body)
+		must(h.t, err)
+		text = string(raw)
+	}
+	r := httptest.NewRequest(method, path, strings.NewReader(text))
+	if who != "" {
+		r.Header.Set("Authorization", "Bearer "+h.tokens[who])
+	}
+	if text != "" {
+		r.Header.Set("Content-Type", "application/json")
+	}
+	for i := 0; i+1 < len(headers); i += 2 {
+		r.Header.Set(headers[i], headers[i+1])
+	}
+	rec := httptest.NewRecorder()
+	h.handler.ServeHTTP(rec, r)
+	return rec
+}
+
+// answer reads an answer of the wanted status.
+func answer[T any](t testing.TB, rec *httptest.ResponseRecorder, status int) (out T) {
+	t.Helper()
+	if rec.Code != status {
+		t.Fatalf("answer %d, want %d: %s", rec.Code, status, rec.Body)
+	}
+	must(t, json.Unmarshal(rec.Body.Bytes(), &out))
+	return out
+}
+
+// refused holds an answer to a status and a problem code.
+func refused(t *testing.T, rec *httptest.ResponseRecorder, status int, code api.ProblemCode) api.Problem {
+	t.Helper()
+	p := problem(t, rec)
+	if rec.Code != status || p.Code != code {
+		t.Fatalf("answer %d %s, want %d %s: %s", rec.Code, p.Code, status, code, rec.Body)
+	}
+	return p
+}

@@ -1,0 +1,88 @@
+package api
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// plan is a plan as the contract shows it.
+func plan(p roll.Plan) Plan {
+	out := Plan{
+		Hash: p.Hash, TenantID: p.TenantID, MadeAt: p.MadeAt.UTC(), Keys: each(p.Keys, planKey),
+		Policies: each(p.Policies, func(q roll.PlanPolicy) PlanPolicy {
+			return PlanPolicy{
+				ID: q.ID, Workload: Workload(q.Workload), Name: q.Name, GUID: q.GUID, Covers: q.Covers, Geo: q.Geo, Keys: notNil(q.Keys),
+			}
+		}),
+		Steps: each(p.Steps, planStep), Findings: findings(p.Findings),
+		EstimateSeconds: p.EstimateSeconds, CanRun: len(p.Errors()) == 0,
+	}
+	if len(p.OtherKeys) > 0 {
+		out.OtherKeys = each(p.OtherKeys, planKey)
+	}
+	return out
+}
+
+func planKey(k roll.PlanKey) PlanKey {
+	return PlanKey{
+		ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, Version: k.Version,
+		KeyNotBefore: utc(k.KeyNotBefore), Policies: notNil(k.Policies),
+	}
+}
+
+func planStep(s roll.PlanStep) PlanStep {
+	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope}
+	if s.Params.Gap > 0 {
+		params.Gap = time.Duration(s.Params.Gap).String()
+	}
+	return PlanStep{
+		N: s.N, Kind: StepKind(s.Kind), After: notNil(s.After), Policy: s.Policy, Key: s.Key, Slot: Slot(s.Slot), Geo: s.Geo,
+		Params: params, Title: s.Title, EstimateSeconds: s.EstimateSeconds,
+	}
+}
+
+func findings(in []roll.Finding) []Finding {
+	return each(in, func(f roll.Finding) Finding {
+		return Finding{Code: f.Code, Level: FindingLevel(f.Level), Subject: f.Subject, Seen: f.Seen, Remedy: f.Remedy, Passing: f.Passing}
+	})
+}
+
+// request reads what a roll is asked for.
+func request(tenantID string, policies []string, keys []KeyRequest, why Reason, startAt time.Time, hash string) roll.Request {
+	req := roll.Request{
+		TenantID: tenantID, Policies: policies, StartAt: optional(startAt), PlanHash: hash,
+		Reason: roll.Reason{Code: string(why.Code), Text: why.Text},
+	}
+	if why.Ticket != (Ticket{}) {
+		req.Reason.Ticket = &roll.Ticket{Source: why.Ticket.Source, ID: why.Ticket.ID}
+	}
+	for _, k := range keys {
+		req.Keys = append(req.Keys, roll.KeyRequest{
+			Type: string(k.Type), ID: k.ID, Policy: k.Policy, Version: k.Version, KeyNotBefore: optional(k.KeyNotBefore),
+		})
+	}
+	return req
+}
+
+func reason(r roll.Reason) Reason {
+	out := Reason{Code: ReasonCode(r.Code), Text: r.Text}
+	if r.Ticket != nil {
+		out.Ticket = Ticket{Source: r.Ticket.Source, ID: r.Ticket.ID}
+	}
+	return out
+}
+
+// members are the members of a value that has JSON tags; nil where it has none.
+func members(v any) map[string]any {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil // nothing of ours fails to encode
+	}
+	var out map[string]any
+	if json.Unmarshal(raw, &out) != nil || len(out) == 0 {
+		return nil
+	}
+	return out
+}

@@ -1,0 +1,133 @@
+package api
+
+import (
+	"slices"
+	"time"
+
+	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/store"
+)
+
+// view is what is looked at beside a roll to show it.
+type view struct {
+	now    time.Time
+	bounds roll.Bounds
+	// leases of the tenant; none where the roll has no SharePoint part.
+	leases []store.Lease
+}
+
+// roll is a roll with everything that is known of it.
+func (v view) roll(r roll.Roll) Roll {
+	s := v.summary(r)
+	out := Roll{
+		ID: s.ID, TenantID: s.TenantID, Version: s.Version, State: s.State, EndCode: s.EndCode, EndNote: r.EndNote, Outcome: s.Outcome,
+		Workloads: s.Workloads, PlanHash: s.PlanHash, Plan: plan(r.Plan), Reason: s.Reason,
+		RequestedBy: s.RequestedBy, RequestedAt: s.RequestedAt, StartAt: s.StartAt,
+		Approvals: each(r.Approvals, func(a roll.Approval) Approval {
+			return Approval{By: a.By.Subject, At: a.At.UTC(), PlanHash: a.PlanHash, Comment: a.Comment}
+		}),
+		ApprovalExpiresAt: utc(r.ApprovalExpires), PlannedBy: r.PlannedBy.Subject, NeedsApproval: r.NeedsApproval,
+		Steps: each(r.Steps, step), Keys: each(r.Keys, rollKey),
+		Policies:  each(r.Plan.Policies, func(p roll.PlanPolicy) RollPolicy { return rollPolicy(r, p) }),
+		Attention: s.Attention, NextAction: s.NextAction, SharePointQueue: v.queue(r),
+		NextAttemptAt: s.NextAttemptAt, LastProgressAt: s.LastProgressAt, Stuck: s.Stuck,
+		LeftBehind: each(r.LeftBehind, func(m roll.Made) LeftBehind {
+			return LeftBehind{Key: m.Key, VaultURL: m.VaultURL, Name: m.Name, Version: m.Version, MadeAt: m.At.UTC()}
+		}),
+		Simulated: s.Simulated, CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, EndedAt: s.EndedAt,
+	}
+	if a := r.Abandon; a != nil {
+		out.Abandon = Abandon{By: a.By.Subject, At: a.At.UTC(), Reason: a.Reason}
+	}
+	return out
+}
+
+// summary is a roll without its plan and steps.
+func (v view) summary(r roll.Roll) RollSummary {
+	out := RollSummary{
+		ID: r.ID, TenantID: r.TenantID, Version: r.Version, State: RollState(r.State), EndCode: r.EndCode, Outcome: Evidence(r.Outcome),
+		Workloads: each(r.Workloads(), func(w roll.Workload) Workload { return Workload(w) }), PlanHash: r.Plan.Hash,
+		Reason: reason(r.Request.Reason), RequestedBy: r.Requester.Subject, RequestedAt: r.CreatedAt.UTC(), StartAt: utc(r.Request.StartAt),
+		NextAction: nextAction(r, v.now, v.bounds), NextAttemptAt: nextAttempt(r), LastProgressAt: r.ProgressAt.UTC(),
+		Stuck: len(r.Stuck(v.now, v.bounds)) > 0, Simulated: r.Simulated,
+		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), EndedAt: utc(r.EndedAt),
+	}
+	if a := r.Attention; a != nil {
+		out.Attention = Attention{Code: a.Code, Detail: a.Detail, Step: a.Step, NextAction: a.Action, Since: a.Since.UTC()}
+		if len(a.Findings) > 0 {
+			out.Attention.Findings = findings(a.Findings)
+		}
+	}
+	return out
+}
+
+// nextAttempt is when the roll does or looks at something next; zero where
+// that is now, or where a human must act first.
+func nextAttempt(r roll.Roll) time.Time {
+	switch r.State {
+	case roll.Running, roll.NeedsAttention, roll.Cancelling:
+	default:
+		return time.Time{}
+	}
+	if r.WakeAt == nil || slices.ContainsFunc(r.Steps, func(s roll.Step) bool { return s.State == roll.StepRunning }) {
+		return time.Time{}
+	}
+	return r.WakeAt.UTC()
+}
+
+// queue is the roll's place in the queue for the SharePoint lease: the one it
+// waits for, else one that it holds.
+func (v view) queue(r roll.Roll) SharePointQueue {
+	var held SharePointQueue
+	if r.State.Final() {
+		return held
+	}
+	for _, s := range r.Steps {
+		if s.Kind != roll.SharePointLease || s.Round != r.Round {
+			continue
+		}
+		for _, l := range v.leases {
+			switch {
+			case l.Scope != s.Params.Scope:
+			case l.Holder == r.ID:
+				held = SharePointQueue{Scope: l.Scope, Holder: l.Holder}
+			case s.WaitingFor == roll.WaitQueue:
+				place := s.Position
+				if at := slices.Index(l.Queue, r.ID); at >= 0 {
+					place = at + 1
+				}
+				return SharePointQueue{Scope: l.Scope, Position: place, Holder: l.Holder}
+			}
+		}
+	}
+	return held
+}
+
+func rollKey(k roll.RollKey) RollKey {
+	return RollKey{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, NewVersion: k.NewVersion, Adopted: k.Adopted}
+}
+
+func rollPolicy(r roll.Roll, p roll.PlanPolicy) RollPolicy {
+	evidence, source := r.PolicyEvidence(p.ID)
+	return RollPolicy{
+		ID: p.ID, Workload: Workload(p.Workload), Name: p.Name, GUID: p.GUID, Covers: p.Covers,
+		Evidence: Evidence(evidence), EvidenceSource: source,
+	}
+}
+
+func step(s roll.Step) Step {
+	out := Step{
+		N: s.N, Round: s.Round, Kind: StepKind(s.Kind), Title: s.Title, State: StepState(s.State), After: notNil(s.After),
+		Policy: s.Policy, Workload: Workload(s.Workload), Key: s.Key, Slot: Slot(s.Slot), Geo: s.Geo,
+		Attempt: s.Attempt, NextAttemptAt: utc(s.NextAttemptAt), WaitingFor: s.WaitingFor, OpID: s.OpID,
+		Percent: s.Percent, Seen: s.Seen, StartedAt: utc(s.StartedAt), LastProgressAt: utc(s.ProgressAt), EndedAt: utc(s.EndedAt),
+		Result: members(s.Result),
+	}
+	if s.IntentOpen {
+		out.IntentDeadline = utc(s.IntentDeadline)
+	}
+	if e := s.Error; e != nil {
+		out.Error = StepError{Code: e.Code, Detail: e.Detail, NextAction: e.Action}
+	}
+	return out
+}

@@ -1,0 +1,7 @@
+package control
+
+// For the tests, which stand outside of the package.
+var (
+	Choose    = choose
+	Normalise = normalise
+)

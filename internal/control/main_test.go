@@ -1,0 +1,9 @@
+package control_test
+
+import (
+	"testing"
+
+	"github.com/keyroll/keyroll/internal/pgtest"
+)
+
+func TestMain(m *testing.M) { pgtest.Main(m) }
