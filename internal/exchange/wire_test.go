@@ -182,7 +182,7 @@ func TestPolicyIsTheOneAskedFor(t *testing.T) {
 
 func TestReceipt(t *testing.T) {
 	for _, answer := range []string{``, `{}`, `{"value":null}`, `{"value":[]}`,
-		`{"@adminapi.warnings":["one","two\nlines","one"],"value":[]}`} {
+		`{"@adminapi.warnings":["one","Micro delay applied. Actual delay 9 msecs","two\nlines","one"],"value":[]}`} {
 		c, _ := client(t, func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("request-id", "ms-1")
 			if strings.Contains(answer, "one") {
@@ -194,7 +194,8 @@ func TestReceipt(t *testing.T) {
 		got, err := refresh(t.Context(), c)
 		want := exchange.Receipt{RequestID: "ms-1", At: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 		if strings.Contains(answer, "one") {
-			want.Warnings = []string{"one", "two lines", "three", "four"}
+			want.Warnings = []string{"one", "Micro delay applied. Actual delay 9 msecs", "two lines", "three", "four"}
+			want.Unknown = []string{"one", "two lines", "three", "four"}
 		}
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s: %v %s", answer, err, diff)
