@@ -101,6 +101,8 @@ type Config struct {
 	SharePointDwell time.Duration `env:"SHAREPOINT_DWELL" envDefault:"15m"`
 	// How many equal answers that takes.
 	SharePointReads int `env:"SHAREPOINT_READS" envDefault:"3"`
+	// How often sample mailboxes are looked at after a refresh.
+	MailboxCheck time.Duration `env:"MAILBOX_CHECK" envDefault:"30m"`
 }
 
 // jobs is the part of the configuration that the workers take.
@@ -109,7 +111,7 @@ func (c Config) jobs() jobs.Config {
 		Heartbeat: c.Heartbeat, Silent: c.WorkerSilence, Stale: c.WorkerStale, Sweep: c.Sweep, Lane: c.Lane,
 		CallKeyVault: c.KeyVaultCall, CallExchange: c.ExchangeCall, CallSharePoint: c.SharePointCall, CallRead: c.ReadCall,
 		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle,
-		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads,
+		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads, Mailbox: c.MailboxCheck,
 		BackoffBase: c.BackoffBase, BackoffMax: c.BackoffMax, Workers: c.Workers,
 	}
 }

@@ -123,7 +123,7 @@ func (c Config) checkPositive(k *checker) {
 		{"KEY_VAULT_CALL", c.KeyVaultCall}, {"KEY_VAULT_SETTLE", c.KeyVaultSettle}, {"EXCHANGE_CALL", c.ExchangeCall},
 		{"EXCHANGE_SETTLE", c.ExchangeSettle}, {"SHAREPOINT_CALL", c.SharePointCall}, {"SHAREPOINT_SETTLE", c.SharePointSettle},
 		{"READ_CALL", c.ReadCall}, {"SHAREPOINT_POLL", c.SharePointPoll}, {"SHAREPOINT_QUEUE_CHECK", c.SharePointQueueCheck},
-		{"SHAREPOINT_DWELL", c.SharePointDwell},
+		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck},
 	} {
 		k.must(d.value > 0, d.setting, "is %s: give a duration above zero", d.value)
 	}

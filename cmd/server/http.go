@@ -25,7 +25,7 @@ func (s *service) buildHTTP(handlers api.StrictServerInterface) error {
 	if err != nil {
 		return err
 	}
-	page, err := web.Page(web.Info{Version: version(), Simulated: s.cfg.AllowSimulator})
+	page, err := web.Page(web.Info{Version: version(), URL: strings.TrimSuffix(s.cfg.PublicURL, "/"), Simulated: s.cfg.AllowSimulator})
 	if err != nil {
 		return err
 	}

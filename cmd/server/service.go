@@ -64,7 +64,7 @@ func startService(ctx context.Context, cfg Config, log *slog.Logger) (_ *service
 			return nil, err
 		}
 	}
-	log.Info("serving", "url", s.url, "version", version(), "simulated", cfg.AllowSimulator)
+	log.Info("serving", "url", s.url, "public_url", cfg.PublicURL, "version", version(), "simulated", cfg.AllowSimulator)
 	return s, nil
 }
 

@@ -61,7 +61,6 @@ func (p *program) simulate(ctx context.Context, o sim.Options, dir string) error
 		return err
 	}
 	fmt.Fprintf(p.stdout, "Microsoft's hosts   https on %s (dial it for the names below)\n", reachable(s.Addr))
-	fmt.Fprintf(p.stdout, "dial map            %s\n", s.dialMap())
 	fmt.Fprintf(p.stdout, "control API         %s (witness log: /witness, world: /state)\n", s.controlURL())
 	for _, t := range o.Seed.Tenants {
 		fmt.Fprintf(p.stdout, "tenant              %s %s, credential %q\n", t.ID, t.Name, credentialName(t.Name))

@@ -135,10 +135,11 @@ func took(s api.Step) string {
 func (v *view) tell(r api.Roll) {
 	for _, s := range r.Steps {
 		now := shownStep{state: s.State, waiting: s.WaitingFor, attempt: s.Attempt}
+		old, known := v.seen[s.N]
+		now.quarter = old.quarter // where SharePoint shows no percentage any more
 		if s.Percent != nil {
 			now.quarter = int(*s.Percent / 25)
 		}
-		old, known := v.seen[s.N]
 		v.seen[s.N] = now
 		// Before it begins, a step is not worth a line; running after
 		// waiting and waiting after running is how a poll looks.
@@ -152,8 +153,8 @@ func (v *view) tell(r api.Roll) {
 			continue
 		}
 		text := stateWords(s)
-		if s.Percent != nil && s.EndedAt.IsZero() {
-			text = fmt.Sprintf("%s, %d %%", text, 25*now.quarter)
+		if s.Percent != nil && busy(s.State) {
+			text = fmt.Sprintf("%d %%", 25*now.quarter)
 		}
 		fmt.Fprintf(v.w, "%7s  step %2d  %s: %s\n", seconds(time.Since(v.begun)), s.N, s.Title, text)
 	}

@@ -22,6 +22,8 @@ var pageCSS string
 // Info is what the page shows.
 type Info struct {
 	Version string
+	// URL is where clients reach the service; "" where that is not known.
+	URL string
 	// Simulated: Microsoft is played by simulators.
 	Simulated bool
 }
