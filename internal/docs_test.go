@@ -2,6 +2,7 @@ package internal_test
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -99,6 +100,24 @@ func TestReasonCodesAreKnownToTheRunbook(t *testing.T) {
 	for _, code := range roll.StuckReasons() {
 		if !strings.Contains(book, "`"+code+"`") {
 			t.Errorf("the runbook says nothing of reason code %s", code)
+		}
+	}
+}
+
+// TestAlertRules: promtool checks the rules, and tests that each fires and does not fire.
+func TestAlertRules(t *testing.T) {
+	promtool, err := exec.LookPath("promtool")
+	if err != nil {
+		if os.Getenv("KEYROLL_REQUIRE_TOOLS") != "" {
+			t.Fatal("promtool is missing: install Debian's package prometheus")
+		}
+		t.Skip("promtool is missing (Debian's package prometheus has it)")
+	}
+	for _, args := range [][]string{{"check", "rules", "rules/keyroll.yml"}, {"test", "rules", "tests/keyroll_test.yml"}} {
+		cmd := exec.Command(promtool, args...)
+		cmd.Dir = filepath.Join("..", "deploy", "prometheus")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Errorf("promtool %s: %v\n%s", strings.Join(args, " "), err, out)
 		}
 	}
 }
