@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/hex"
 	"encoding/json"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,7 +31,7 @@ func goldens() map[string]audit.Entry {
 				// Keys sort by UTF-16 code units: the key emoji comes before U+FB33.
 				"\U0001F511": 1, "\ufb33": 2, "": 3, "a": 4, "B": 5, "10": 6, "9": 7, "\u20ac": 8, "\r": 9, "\u0080": 10, "\u00f6": 11}}}},
 		"numbers": {Subject: "tenant/x", Version: 1<<53 - 1, At: at.Truncate(time.Second), Actor: audit.Actor{Subject: "a", Kind: "person"},
-			Events: []audit.Event{{Type: "declared", Detail: map[string]any{"a": 0.1, "b": 1e21, "c": 1e-7, "d": -0.0, "e": 333333333.33333329, "f": []int{3, 1, 2}, "g": nil, "h": true}}},
+			Events: []audit.Event{{Type: "declared", Detail: map[string]any{"a": 0.1, "b": 1e21, "c": 1e-7, "d": math.Copysign(0, -1), "e": 333333333.33333329, "f": []int{3, 1, 2}, "g": nil, "h": true}}},
 			Extra:  json.RawMessage(` { "z" : 1.0 , "a" : [ 4.50, 2e-3 ] } `)},
 	}
 }

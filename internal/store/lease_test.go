@@ -110,7 +110,7 @@ func TestLeaseRemembersTheLastOperation(t *testing.T) {
 	if got, err := time.Parse(time.RFC3339Nano, end); err != nil || !got.Equal(*want) {
 		t.Errorf("last ended %s (%v), want %s", end, err, want)
 	}
-	r = b.through(r)
+	b.through(r)
 	next, s := b.asking(inv, "spo")
 	if next = b.take(next, s); !next.Steps[s.N-1].Result.LastEnded["NAM"].Equal(*want) {
 		t.Errorf("the next roll was told %v", next.Steps[s.N-1].Result.LastEnded)
