@@ -20,6 +20,7 @@ type attempt struct {
 	step   roll.Step
 	settle bool
 	due    bool // the open intent's deadline had passed before this claim
+	ended  bool // and so what it may have done is done: a halt closes it
 }
 
 func stack() string { return string(debug.Stack()) }
@@ -74,9 +75,9 @@ func (a *attempt) done(res roll.Result) roll.Event {
 }
 
 // halt stops before anything was called: an intent of this attempt is closed
-// as one that did nothing, an older one stays open.
+// as one that did nothing; an older one stays open unless it can land no more.
 func (a *attempt) halt(code, detail, action string) roll.Event {
-	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: code, Detail: detail, Action: action, NotApplied: !a.settle}
+	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: code, Detail: detail, Action: action, NotApplied: !a.settle, OpEnded: a.ended}
 }
 
 func (a *attempt) fault(f *roll.Fault) roll.Event { return a.halt(f.Code, f.Seen, f.Remedy) }

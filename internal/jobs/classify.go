@@ -77,5 +77,5 @@ func (a *attempt) failed(err error) roll.Event {
 	if v.Passing {
 		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(v.After), Code: v.Code, Detail: v.Detail, NotApplied: !a.settle}
 	}
-	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: v.Code, Detail: v.Detail, Action: v.Action, NotApplied: !a.settle}
+	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: v.Code, Detail: v.Detail, Action: v.Action, NotApplied: !a.settle, OpEnded: a.ended}
 }

@@ -56,6 +56,7 @@ func (a *attempt) create(ctx context.Context) roll.Event {
 // operation's tag is adopted, several are never chosen from, and none counts
 // only after the deadline.
 func (a *attempt) settleCreate(ctx context.Context, v vault, k roll.Key) roll.Event {
+	past := a.deadlinePassed() // before the list: what it does not show may land while it is on its way
 	versions, err := v.Versions(ctx, k.Name)
 	if err != nil {
 		return a.failed(err)
@@ -79,7 +80,7 @@ func (a *attempt) settleCreate(ctx context.Context, v vault, k roll.Key) roll.Ev
 		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "several_versions", OpEnded: true,
 			Detail: fmt.Sprintf("key %s has %d versions of one operation: %s", k.Name, len(ours), strings.Join(ids, ", ")),
 			Action: "Keyroll never chooses between versions: replan with strangers adopt takes the newest; all of them stay in the ledger"}
-	case !a.deadlinePassed():
+	case !past:
 		return a.later(a.deadline(), "lost_answer", "no version of the operation is listed yet; looking again when it can land no more")
 	}
 	return a.notApplied()

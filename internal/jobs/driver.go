@@ -89,6 +89,11 @@ func (d *Driver) Drive(ctx context.Context, rollID string) (time.Time, error) {
 		if err != nil || d.draining() || ctx.Err() != nil {
 			return wake, err
 		}
+		select {
+		case <-kick: // by a job that ended because we drive; nobody can kick any more
+			continue
+		default:
+		}
 		// An act of a person may have been committed after this drive last
 		// looked and before it let go; its own job found us driving and ended.
 		now, err := d.store.Roll(ctx, rollID)
@@ -152,8 +157,15 @@ func (l *lane) run(rollID string) (time.Time, error) {
 			done = l.next(max(wait, time.Duration(idle)*10*time.Millisecond))
 			continue
 		}
-		idle = 0
-		done = l.next(time.Hour)
+		// What is under way holds up no other step whose time comes meanwhile.
+		idle = min(idle+1, 100)
+		wait := time.Hour
+		if wake := l.roll.WakeAt; wake != nil && !l.over() {
+			wait = wake.Sub(l.d.store.Now())
+		}
+		if done = l.next(max(wait, time.Duration(idle)*10*time.Millisecond)); len(done) > 0 {
+			idle = 0
+		}
 	}
 }
 
@@ -357,6 +369,8 @@ type job struct {
 	work roll.Work
 	// settle: an intent was open before the claim; due: its deadline had passed.
 	settle, due bool
+	// epoch of the step before the claim, as this lane knew it.
+	epoch int64
 }
 
 // plan applies what has ended to a copy of the roll and chooses what to begin
@@ -394,7 +408,7 @@ func (l *lane) plan(done []roll.Event) ([]roll.Event, []job) {
 			}
 			events = append(events, ev)
 		}
-		work = append(work, job{work: w, settle: s.IntentOpen, due: s.IntentDeadline == nil || !now.Before(*s.IntentDeadline)})
+		work = append(work, job{work: w, epoch: s.Epoch, settle: s.IntentOpen, due: s.IntentDeadline == nil || !now.Before(*s.IntentDeadline)})
 	}
 	return events, work
 }
@@ -424,6 +438,11 @@ func (l *lane) start(work []job) {
 		}
 		l.busy[s.N] = true
 		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle, due: j.due}
+		if !j.work.Poll && s.Epoch != j.epoch+1 {
+			// The claim was written over one of another process, which this lane
+			// had not seen: what that one called must be settled first.
+			a.settle, a.due = s.IntentOpen, false
+		}
 		go func() {
 			out := result{n: s.N}
 			defer func() {
@@ -434,6 +453,10 @@ func (l *lane) start(work []job) {
 				l.results <- out
 			}()
 			run, _ := l.d.cfg.budget(s.Kind)
+			if !j.work.Poll && s.RunUntil != nil {
+				// The intent's deadline counts from the claim, not from its commit.
+				run = min(run, s.RunUntil.Sub(l.d.store.Now()))
+			}
 			ctx, cancel := context.WithTimeout(l.ctx, run)
 			defer cancel()
 			out.event = a.do(ctx)

@@ -13,17 +13,19 @@ import (
 // by waiting until it can land no more and refreshing again, if rule 5 still
 // holds: it takes up the same versions.
 func (a *attempt) refresh(ctx context.Context) roll.Event {
-	p, fault := a.policy()
-	if fault != nil {
-		return a.fault(fault)
-	}
 	if a.settle {
-		if !a.deadlinePassed() {
+		// By the claim's word: it renewed the deadline only where it had passed.
+		if !a.due {
 			return a.later(a.deadline(), "lost_answer", "the answer to a refresh was lost; refreshing again when the first one can land no more")
 		}
 		if a.roll.State != roll.Running {
 			return a.notApplied()
 		}
+		a.ended = true
+	}
+	p, fault := a.policy()
+	if fault != nil {
+		return a.fault(fault)
 	}
 	m, err := a.d.tenants.Mail(a.inv)
 	if err != nil {

@@ -118,6 +118,7 @@ func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Eve
 // settleRoll finds out what became of a roll whose answer was lost. It is
 // never sent again while SharePoint rolls or could still begin to.
 func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version string) roll.Event {
+	past := a.deadlinePassed() // before the look: what it does not show may begin while it is on its way
 	seen, err := s.Status(ctx)
 	if err != nil {
 		return a.failed(err)
@@ -131,7 +132,7 @@ func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version s
 	case seen.Status != roll.Registered && seen.Status != roll.Unregistered:
 		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.d.cfg.Poll),
 			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
-	case !a.deadlinePassed():
+	case !past:
 		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
 	}
 	return a.notApplied()
@@ -165,12 +166,14 @@ func (a *attempt) await(ctx context.Context) roll.Event {
 	return a.watch(look)
 }
 
-// awaitRegistered: Registered counts after Rolling was seen, or after enough
-// equal answers over the dwell time; and the slot must name our version.
+// awaitRegistered: Registered counts once enough answers in a row say so, over
+// the dwell time where Rolling was never seen; and the slot must name our
+// version. One Registered between two Rolling is an answer that lags behind.
 func (a *attempt) awaitRegistered(k roll.Key, version string, taken, exact bool, look roll.Look) roll.Event {
-	steady := look.EqualReads >= a.d.cfg.Reads && look.EqualSince != nil && a.now().Sub(*look.EqualSince) >= a.d.cfg.Dwell
+	enough := look.EqualReads >= a.d.cfg.Reads
+	steady := enough && look.EqualSince != nil && a.now().Sub(*look.EqualSince) >= a.d.cfg.Dwell
 	switch {
-	case taken && (a.step.SeenRolling || steady):
+	case taken && (enough && a.step.SeenRolling || steady):
 		res := roll.Result{Version: version, Versions: map[string]string{k.ID: version}, SeenRolling: a.step.SeenRolling,
 			Evidence: roll.Confirmed, Source: "SharePoint is Registered and names the version"}
 		if !exact {
