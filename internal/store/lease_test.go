@@ -115,6 +115,15 @@ func TestLeaseRemembersTheLastOperation(t *testing.T) {
 	if next = b.take(next, s); !next.Steps[s.N-1].Result.LastEnded["NAM"].Equal(*want) {
 		t.Errorf("the next roll was told %v", next.Steps[s.N-1].Result.LastEnded)
 	}
+	// A declaration that moves to one lease a geo loses nothing of it.
+	b.apply(next, roll.Cancel{By: rita})
+	inv.SharePoint.Lease = roll.LeasePerGeo
+	_, err := b.st.DeclareTenant(t.Context(), inv, 1, ada, healthy(inv))
+	must(t, err)
+	moved := one[time.Time](b, `SELECT (last_ended->>'NAM')::timestamptz FROM sharepoint_leases WHERE tenant_id = $1 AND scope = 'geo:NAM'`, inv.TenantID)
+	if !moved.Equal(*want) {
+		t.Errorf("the new lease says %s, want %s", moved, want)
+	}
 	b.verified()
 }
 

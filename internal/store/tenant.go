@@ -173,7 +173,12 @@ func queueProjection(b *pgx.Batch, inv roll.Inventory) {
 		}
 	}
 	for scope := range scopes {
-		b.Queue(`INSERT INTO sharepoint_leases (tenant_id, scope) VALUES ($1,$2) ON CONFLICT DO NOTHING`, inv.TenantID, scope)
+		// A lease of another scope knows when operations ended on a geo; the gap
+		// after them holds whichever scope is declared now.
+		b.Queue(`INSERT INTO sharepoint_leases AS l (tenant_id, scope, last_ended)
+		  SELECT $1, $2, coalesce((SELECT jsonb_object_agg(e.geo, e.at) FROM (SELECT o.key AS geo, max(o.value::timestamptz) AS at
+		    FROM sharepoint_leases k, jsonb_each_text(k.last_ended) o WHERE k.tenant_id = $1 GROUP BY o.key) e), '{}')
+		  ON CONFLICT (tenant_id, scope) DO UPDATE SET last_ended = l.last_ended || EXCLUDED.last_ended`, inv.TenantID, scope)
 	}
 }
 
