@@ -16,6 +16,7 @@ type between struct {
 	hold      sim.Fault
 	change    func(h *house, r roll.Roll)
 	code      string // of the halt; "" where the roll waits and goes on
+	at        roll.StepKind
 	effect    string // must not be called while what was changed stands
 	service   string
 	mend      func(h *house, r roll.Roll)
@@ -38,20 +39,20 @@ func TestBetweenLookAndCall(t *testing.T) {
 	nothing := func(*house, roll.Roll) {}
 	for _, c := range []between{
 		{"stranger between preflight and create", "exo-a", sim.Fault{Service: "keyvault", Operation: sim.OpGetKey, Vault: exoA, Mode: sim.ModeHold, After: 1},
-			stranger, roll.CodeStranger, sim.OpCreateKey, "keyvault", nothing, control.StrangersAdopt},
+			stranger, roll.CodeStranger, roll.CreateKeyVersion, sim.OpCreateKey, "keyvault", nothing, control.StrangersAdopt},
 		{"disabled between create and read back", "exo-a", sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Vault: exoA, Mode: sim.ModeHoldAfter},
-			newest(exoA, exoKey, false), "key_disabled", sim.OpSetDEP, "exchange", newest(exoA, exoKey, true), "retry"},
+			newest(exoA, exoKey, false), "key_disabled", roll.CreateKeyVersion, sim.OpSetDEP, "exchange", newest(exoA, exoKey, true), "retry"},
 		{"stranger between the two looks before a refresh", "exo-a", sim.Fault{Service: "exchange", Operation: sim.OpGetMailboxStatistics, Mode: sim.ModeHold},
-			stranger, roll.CodeStranger, sim.OpSetDEP, "exchange", nothing, control.StrangersAdopt},
+			stranger, roll.CodeStranger, roll.RefreshPolicy, sim.OpSetDEP, "exchange", nothing, control.StrangersAdopt},
 		{"policy disabled between the two looks before a refresh", "exo-a", sim.Fault{Service: "exchange", Operation: sim.OpGetMailboxStatistics, Mode: sim.ModeHold},
-			func(h *house, _ roll.Roll) { putExo(h, func(p *sim.Policy) { p.Enabled = no() }) }, "policy_disabled", sim.OpSetDEP, "exchange",
+			func(h *house, _ roll.Roll) { putExo(h, func(p *sim.Policy) { p.Enabled = no() }) }, "policy_disabled", roll.RefreshPolicy, sim.OpSetDEP, "exchange",
 			func(h *house, _ roll.Roll) { putExo(h, func(p *sim.Policy) { p.Enabled = yes() }) }, "retry"},
 		{"disabled between create and roll", "spo-a", sim.Fault{Service: "keyvault", Operation: sim.OpGetKey, Vault: spoA, Mode: sim.ModeHoldAfter, After: 3},
-			newest(spoA, spoKey, false), "key_disabled", sim.OpRollKey, "sharepoint", newest(spoA, spoKey, true), "retry"},
+			newest(spoA, spoKey, false), "key_disabled", roll.SharePointRollKey, sim.OpRollKey, "sharepoint", newest(spoA, spoKey, true), "retry"},
 		{"roll by hand between the two looks before a roll", "spo-a", sim.Fault{Service: "sharepoint", Operation: sim.OpGetStatus, Mode: sim.ModeHoldAfter, After: 1},
 			func(h *house, _ roll.Roll) {
 				must(h.t, h.sim.World.RollByHand(h.inv.TenantID, "NAM", "secondary", sim.Slot{}))
-			}, "", sim.OpRollKey, "sharepoint", nil, ""},
+			}, "", roll.SharePointRollKey, sim.OpRollKey, "sharepoint", nil, ""},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
@@ -71,8 +72,8 @@ func TestBetweenLookAndCall(t *testing.T) {
 				h.await(r.ID, "waiting for the external roll", func(r roll.Roll) bool { return step(r, roll.SharePointRollKey).WaitingFor == roll.WaitExternal })
 			} else {
 				r = h.halted(r.ID)
-				if r.Attention.Code != c.code {
-					t.Fatalf("attention %+v, want %s\n%s", r.Attention, c.code, show(r))
+				if s, _ := r.StepByN(r.Attention.Step); r.Attention.Code != c.code || s.Kind != c.at {
+					t.Fatalf("attention %+v at %s, want %s at %s\n%s", r.Attention, s.Kind, c.code, c.at, show(r))
 				}
 			}
 			if n := h.sim.World.Requests(c.service, c.effect); n != 0 {

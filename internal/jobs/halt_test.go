@@ -20,7 +20,8 @@ type halts struct {
 	policy string
 	// arrange is called before the roll is approved.
 	arrange func(h *house)
-	code    string // of the attention
+	code    string        // of the attention
+	at      roll.StepKind // that halted, where it matters
 	// mend what was wrong.
 	mend func(h *house)
 	// way is "retry", or what replan does with strangers.
@@ -53,10 +54,10 @@ func TestHaltedRolls(t *testing.T) {
 			code:    roll.CodeStranger, mend: nothing, way: control.StrangersRollAgain, versions: map[string]int{"exo-a": 2}},
 		{name: "stranger during the refresh", policy: "exo-na",
 			arrange: fault(sim.Fault{Service: "exchange", Operation: sim.OpSetDEP, Mode: sim.ModeStrangerBefore, Count: 1}),
-			code:    roll.CodeStranger, mend: nothing, way: control.StrangersAdopt},
+			code:    roll.CodeStranger, at: roll.RefreshPolicy, mend: nothing, way: control.StrangersAdopt},
 		{name: "stranger after the refresh", policy: "exo-na",
 			arrange: fault(sim.Fault{Service: "exchange", Operation: sim.OpSetDEP, Mode: sim.ModeStrangerAfter, Count: 1}),
-			code:    roll.CodeStranger, mend: nothing, way: control.StrangersAdopt},
+			code:    roll.CodeStranger, at: roll.RefreshPolicy, mend: nothing, way: control.StrangersAdopt},
 		{name: "permission on a vault removed", policy: "exo-na",
 			arrange: func(h *house) {
 				must(h.t, h.sim.World.SetPermission(sim.Permission{Tenant: h.inv.TenantID, KeyVault: map[string]bool{vaultA: false}}))
@@ -124,6 +125,9 @@ func TestHaltedRolls(t *testing.T) {
 			r = h.halted(r.ID)
 			if r.Attention == nil || r.Attention.Code != c.code || r.Attention.Detail == "" || r.Attention.Action == "" {
 				t.Fatalf("attention %+v, want code %s with detail and action\n%s", r.Attention, c.code, show(r))
+			}
+			if s, _ := r.StepByN(r.Attention.Step); c.at != "" && s.Kind != c.at {
+				t.Errorf("halted at %s, want %s", s.Kind, c.at)
 			}
 			r = h.await(r.ID, "settled", func(r roll.Roll) bool { return !r.Unsettled() })
 			c.mend(h)

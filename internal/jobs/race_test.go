@@ -69,6 +69,7 @@ func TestLongCallHoldsUpNothing(t *testing.T) {
 	h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Vault: "contoso-exo-b", Mode: sim.ModeThrottle, Count: 1})
 	cfg := quick()
 	cfg.CallKeyVault = time.Minute
+	cfg.Stale = time.Minute // nobody beats for this driver
 	end := h.peer(cfg).drive(t.Context(), r.ID)
 	h.fired(held)
 	r = h.await(r.ID, "half made", func(r roll.Roll) bool {

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"context"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/keyroll/keyroll/internal/roll"
 	"github.com/keyroll/keyroll/internal/store"
@@ -93,6 +95,32 @@ func TestLeaseQueueIsFIFO(t *testing.T) {
 	b.verified()
 }
 
+// Whatever made a lease free with a waiter behind it: nobody overtakes him.
+func TestNobodyOvertakes(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	inv := b.declare(geoInventory("a", 3))
+	holder, hs := b.asking(inv, inv.Policies[0].ID)
+	b.take(holder, hs)
+	waiter, ws := b.asking(inv, inv.Policies[1].ID)
+	waiter = b.take(waiter, ws)
+	b.exec(`UPDATE sharepoint_leases SET holder = NULL, held_since = NULL`)
+	late, ls := b.asking(inv, inv.Policies[2].ID)
+	if late = b.take(late, ls); late.Steps[ls.N-1].Position != 2 {
+		t.Errorf("position %d", late.Steps[ls.N-1].Position)
+	}
+	if waiter = b.take(waiter, ws); waiter.Steps[ws.N-1].State != roll.StepSucceeded {
+		t.Errorf("the waiter is %s", waiter.Steps[ws.N-1].State)
+	}
+	// A release that was asked for about somebody else does not count.
+	b.exec(`UPDATE sharepoint_leases SET release_by = $1, release_at = now(), release_of = $2`, rita.Subject, holder.ID)
+	done, _, err := b.st.ReleaseLease(t.Context(), inv.TenantID, "tenant", arno, "x")
+	must(t, err)
+	if done {
+		t.Error("it was released")
+	}
+}
+
 // The time of the last operation travels with the lease.
 func TestLeaseRemembersTheLastOperation(t *testing.T) {
 	t.Parallel()
@@ -125,6 +153,36 @@ func TestLeaseRemembersTheLastOperation(t *testing.T) {
 		t.Errorf("the new lease says %s, want %s", moved, want)
 	}
 	b.verified()
+}
+
+// A declaration written while a lease is given back takes nothing of it back.
+func TestDeclareDuringAnEnd(t *testing.T) {
+	t.Parallel()
+	b := newBench(t)
+	inv := b.declare(inventory("a"))
+	ended := func(tx interface {
+		Exec(context.Context, string, ...any) (pgconn.CommandTag, error)
+	}, at time.Time) {
+		_, err := tx.Exec(t.Context(), `UPDATE sharepoint_leases SET last_ended = jsonb_build_object('NAM', $1::timestamptz)`, at)
+		must(t, err)
+	}
+	ended(b.root, long)
+	tx, err := b.root.Begin(t.Context())
+	must(t, err)
+	ended(tx, long.Add(time.Hour))
+	declared := make(chan error, 1)
+	go func() {
+		_, err := b.st.DeclareTenant(context.WithoutCancel(t.Context()), inv, 1, ada, roll.Observation{})
+		declared <- err
+	}()
+	eventually(t, "the declaration waits", func() bool {
+		return one[int](b, `SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'`) == 1
+	})
+	must(t, tx.Commit(t.Context()))
+	must(t, <-declared)
+	if got := one[time.Time](b, `SELECT (last_ended->>'NAM')::timestamptz FROM sharepoint_leases`); !got.Equal(long.Add(time.Hour)) {
+		t.Errorf("last ended %s", got)
+	}
 }
 
 // A lease whose roll has ended is handed on, but never while its operation may

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -115,11 +116,16 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 			  WHERE id = $1 AND version = $2 RETURNING 1) SELECT keyroll_must_be_one((SELECT count(*) FROM u))`, inv.TenantID, version, plain(inv.Name), raw, entry, now)
 		}
 		queueAudit(b, auditRow{tenantID: inv.TenantID, subject: "tenant/" + inv.TenantID, version: version + 1, at: now, bytes: entry})
-		queueProjection(b, inv)
 		if err := send(ctx, tx, b); err != nil {
 			return err
 		}
-		return recordLedger(ctx, tx, inv, obs, OriginBackfill, now)
+		// The ledger before the leases, as a roll's own transition does it.
+		if err := recordLedger(ctx, tx, inv, obs, OriginBackfill, now); err != nil {
+			return err
+		}
+		b = &pgx.Batch{}
+		queueProjection(b, inv)
+		return send(ctx, tx, b)
 	})
 	switch {
 	case sqlState(err) == stateStale:
@@ -172,7 +178,10 @@ func queueProjection(b *pgx.Batch, inv roll.Inventory) {
 			scopes[inv.LeaseScope(p.Geo)] = true
 		}
 	}
-	for scope := range scopes {
+	// Locked first, and in order: what is copied is what stands after whoever
+	// gives a lease back at this moment.
+	b.Queue(`SELECT scope FROM sharepoint_leases WHERE tenant_id = $1 ORDER BY scope FOR UPDATE`, inv.TenantID)
+	for _, scope := range slices.Sorted(maps.Keys(scopes)) {
 		// A lease of another scope knows when operations ended on a geo; the gap
 		// after them holds whichever scope is declared now.
 		b.Queue(`INSERT INTO sharepoint_leases AS l (tenant_id, scope, last_ended)

@@ -2,9 +2,11 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -258,18 +260,24 @@ func (c change) entry() audit.Entry {
 // order is own roll (held by the guard), lease, queue.
 func (s *Store) follow(ctx context.Context, tx pgx.Tx, c change) error {
 	var wakes []Wake
+	var leave []roll.LeaveLease
 	for _, e := range c.effects {
 		switch e := e.(type) {
 		case roll.EnqueueRoll:
 			wakes = append(wakes, Wake{RollID: c.after.ID, Kind: e.Kind, At: e.At})
 		case roll.LeaveLease:
-			heir, err := leaveLease(ctx, tx, c.after.TenantID, c.after.ID, e, c.now)
-			if err != nil {
-				return err
-			}
-			if heir != "" {
-				wakes = append(wakes, Wake{RollID: heir, Kind: roll.SharePointLease, At: c.now})
-			}
+			leave = append(leave, e)
+		}
+	}
+	// Several leases always in the same order.
+	slices.SortStableFunc(leave, func(a, b roll.LeaveLease) int { return cmp.Compare(a.Scope, b.Scope) })
+	for _, e := range leave {
+		heir, err := leaveLease(ctx, tx, c.after.TenantID, c.after.ID, e, c.now)
+		if err != nil {
+			return err
+		}
+		if heir != "" {
+			wakes = append(wakes, Wake{RollID: heir, Kind: roll.SharePointLease, At: c.now})
 		}
 	}
 	if len(wakes) == 0 {
