@@ -204,16 +204,7 @@ func TestKeyMovedAfterApproval(t *testing.T) {
 	h.approve(r.ID)
 	h.fired(held)
 	h.fired(slow)
-	moved := h.inv
-	moved.Keys = append([]roll.Key(nil), h.inv.Keys...)
-	moved.Keys[3].VaultURL, moved.Keys[3].Name = "https://contoso-m365-b.vault.azure.net", "Contoso-M365-B-Key001"
-	moved.Policies = append([]roll.Policy(nil), h.inv.Policies...)
-	moved.Policies[0].Keys, moved.Keys[1] = []string{"m-a", "exo-b"}, h.inv.Keys[3]
-	moved.Keys[1].ID = "m-b"
-	moved.Policies[1].Keys = []string{"exo-a", "m-b"}
-	if _, err := h.ctl.Declare(t.Context(), admin(), moved, 1); err != nil {
-		t.Fatal(err)
-	}
+	h.redeclare(swapKeys(h.inv, "exo-b", "m-b"), 1)
 	must(t, h.sim.World.ReleaseFault(held))
 	r = h.halted(r.ID)
 	if r.Attention.Code != "declaration_changed" {
@@ -222,8 +213,7 @@ func TestKeyMovedAfterApproval(t *testing.T) {
 	if n := h.sim.World.VersionsCreated("contoso-m365-b", "Contoso-M365-B-Key001"); n != 0 {
 		t.Errorf("%d versions of another key", n)
 	}
-	_, err := h.ctl.Declare(t.Context(), admin(), h.inv, 2)
-	must(t, err)
+	h.redeclare(h.inv, 2)
 	h.goOnRetry(r)
 	h.check(h.ended(r.ID))
 }

@@ -21,12 +21,23 @@ import (
 // has taken its step over.
 const takeover = 15 * time.Second
 
+// builtIn is where the server of the kill tests was built, "" if it was not.
+var builtIn string
+
+// unbuild takes it away at the end of all tests.
+func unbuild() {
+	if builtIn != "" {
+		_ = os.RemoveAll(builtIn)
+	}
+}
+
 // built is the real server, built once for all tests of this package.
 var built = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "keyroll-kill-")
 	if err != nil {
 		return "", err
 	}
+	builtIn = dir
 	path := filepath.Join(dir, "server")
 	out, err := exec.Command("go", "build", "-o", path, "../../cmd/server").CombinedOutput()
 	if err != nil {

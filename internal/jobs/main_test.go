@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"testing"
 
+	"go.uber.org/goleak"
+
 	"github.com/keyroll/keyroll/internal/pgtest"
 )
 
@@ -15,5 +17,13 @@ func TestMain(m *testing.M) {
 	if f := flag.Lookup("test.parallel"); f.Value.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) {
 		_ = f.Value.Set(strconv.Itoa(3 * runtime.GOMAXPROCS(0)))
 	}
-	pgtest.Main(m)
+	goleak.VerifyTestMain(runner{m})
+}
+
+// runner takes the server that the kill tests built away with it.
+type runner struct{ m *testing.M }
+
+func (r runner) Run() int {
+	defer unbuild()
+	return pgtest.Run(r.m)
 }

@@ -33,6 +33,9 @@ func TestClaimOverAnUnseenClaim(t *testing.T) {
 	r = h.await(r.ID, "throttled", func(r roll.Roll) bool { return stepOf(r, roll.CreateKeyVersion, "exo-a").Error != nil })
 	cancel()
 	end()
+	if stepOf(r, roll.CreateKeyVersion, "exo-a").IntentOpen {
+		t.Errorf("a refused call left its intent open\n%s", show(r))
+	}
 	h.until(*stepOf(r, roll.CreateKeyVersion, "exo-a").NextAttemptAt)
 
 	slow, quicker := h.peer(quick()), h.peer(quick())

@@ -244,7 +244,7 @@ func TestLeaseUnderRace(t *testing.T) {
 	go func() { wg.Wait(); close(all) }()
 	select {
 	case <-all:
-	case <-time.After(90 * time.Second):
+	case <-time.After(3 * time.Minute):
 		t.Fatalf("a waiter was lost: %+v", b.lease(x.inv))
 	}
 	if l := b.lease(x.inv); l.Holder != "" || len(l.Queue) != 0 {
