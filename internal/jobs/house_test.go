@@ -36,6 +36,14 @@ func quick() jobs.Config {
 	}
 }
 
+// unwatched is for a driver for which nobody beats: its idea of the time does
+// not grow stale however slow the machine is.
+func unwatched() jobs.Config {
+	cfg := quick()
+	cfg.Stale = time.Minute
+	return cfg
+}
+
 // house is a whole Keyroll without its HTTP API: a database of its own, the
 // simulators over their real socket, and as many workers as a test starts.
 type house struct {

@@ -27,7 +27,7 @@ func TestClaimOverAnUnseenClaim(t *testing.T) {
 	const vault = "contoso-exo-a"
 	throttle := sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Mode: sim.ModeThrottle, Count: 1}
 	h.fault(throttle)
-	first := h.peer(quick())
+	first := h.peer(unwatched())
 	ctx, cancel := context.WithCancel(t.Context())
 	end := first.drive(ctx, r.ID)
 	r = h.await(r.ID, "throttled", func(r roll.Roll) bool { return stepOf(r, roll.CreateKeyVersion, "exo-a").Error != nil })
@@ -38,7 +38,7 @@ func TestClaimOverAnUnseenClaim(t *testing.T) {
 	}
 	h.until(*stepOf(r, roll.CreateKeyVersion, "exo-a").NextAttemptAt)
 
-	slow, quicker := h.peer(quick()), h.peer(quick())
+	slow, quicker := h.peer(unwatched()), h.peer(unwatched())
 	meanwhile := func() {
 		h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Vault: vault, Mode: sim.ModeApplyAndLose, Count: 1})
 		h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpListVersions, Vault: vault, Mode: sim.ModeThrottle, Count: 1})
@@ -94,7 +94,7 @@ func TestManyJobsForOneRoll(t *testing.T) {
 	h.declare()
 	r := h.request("global", "exo-na", "spo")
 	h.approve(r.ID)
-	one, two := h.peer(quick()), h.peer(quick())
+	one, two := h.peer(unwatched()), h.peer(unwatched())
 	defer one.live()()
 	defer two.live()()
 	var wg sync.WaitGroup
@@ -137,7 +137,7 @@ func TestJobEndsInMidCall(t *testing.T) {
 			r := h.request(c.policy)
 			h.approve(r.ID)
 			held := h.fault(sim.Fault{Service: c.service, Operation: c.op, Mode: sim.ModeHoldAfter, Count: 1})
-			p := h.peer(quick())
+			p := h.peer(unwatched())
 			ctx, cancel := context.WithCancel(t.Context())
 			end := p.drive(ctx, r.ID)
 			h.fired(held)
@@ -201,7 +201,7 @@ func TestConnectionsCut(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)
 	h.declare()
-	p := h.peer(quick(), func(t jobs.Tenants) jobs.Tenants { return &cutting{Tenants: t, left: 4, cut: h.cut} })
+	p := h.peer(unwatched(), func(t jobs.Tenants) jobs.Tenants { return &cutting{Tenants: t, left: 4, cut: h.cut} })
 	r := h.request("exo-na", "spo")
 	h.approve(r.ID)
 	defer p.live()()

@@ -173,7 +173,7 @@ func TestTwoFaults(t *testing.T) {
 			// The process that lost the answer ends before it looks again.
 			ctx, cancel := context.WithCancel(t.Context())
 			wait := h.fault(sim.Fault{Service: c.first.Service, Operation: lookAfter(c.first.Operation), After: looksBefore(c.first.Operation), Mode: sim.ModeHold, Count: 1})
-			end := h.peer(quick()).drive(ctx, r.ID)
+			end := h.peer(unwatched()).drive(ctx, r.ID)
 			h.fired(first)
 			h.openIntent(r.ID)
 			cancel()
