@@ -429,3 +429,34 @@ func TestLeaseTakenAwayInFlight(t *testing.T) {
 	h.check(r)
 	h.leaseIsFree()
 }
+
+// TestSlotChangedUnderUs: our operation ends, and somebody puts the old version
+// back before anybody has looked. That is no end of ours; a replan rolls again.
+func TestSlotChangedUnderUs(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.declare()
+	h.rate(0.001)
+	cfg := quick()
+	cfg.Poll = 1500 * time.Millisecond
+	h.work(cfg)
+	r := h.requestKey("spo-a")
+	h.approve(r.ID)
+	r = h.await(r.ID, "rolling", func(r roll.Roll) bool { return step(r, roll.SharePointAwait).Seen == "Rolling" })
+	h.endOperation()
+	h.rate(1e9)
+	k, _ := r.KeyByID("spo-a")
+	must(t, h.sim.World.RollByHand(h.inv.TenantID, "NAM", "primary", sim.Slot{Vault: "contoso-spo-a", Key: k.Name, Version: k.OldVersion}))
+	if r = h.halted(r.ID); r.Attention.Code != "sharepoint_slot_unchanged" {
+		t.Fatalf("attention %+v\n%s", r.Attention, show(r))
+	}
+	r, err := h.ctl.Replan(t.Context(), requester(), r.ID, "")
+	must(t, err)
+	h.approve(r.ID)
+	r = h.ended(r.ID)
+	h.check(r)
+	if n := h.sim.World.SharePointOperations(h.inv.TenantID); r.State != roll.Succeeded || n != 2 {
+		t.Errorf("ended %s after %d operations, want succeeded after 2\n%s", r.State, n, show(r))
+	}
+	h.leaseIsFree()
+}
