@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"sync"
 	"time"
 
 	"github.com/riverqueue/river/rivertype"
@@ -48,19 +49,21 @@ func (d *Driver) Live(ctx context.Context, ready chan<- struct{}) error {
 		return err
 	}
 	close(ready)
-	beat, sweep := time.NewTicker(d.cfg.Heartbeat), time.NewTicker(d.cfg.Sweep)
-	tidy := time.NewTicker(time.Minute)
+	beat := time.NewTicker(d.cfg.Heartbeat)
 	defer beat.Stop()
-	defer sweep.Stop()
-	defer tidy.Stop()
-	swept, looked := make(chan struct{}, 1), make(chan struct{}, 1)
-	swept <- struct{}{}
-	looked <- struct{}{}
+	// Beside the heartbeat, so that a slow round cannot make us look dead.
+	var under sync.WaitGroup
+	for _, r := range d.rounds() {
+		under.Add(1)
+		go func() {
+			defer under.Done()
+			d.repeat(ctx, r)
+		}()
+	}
 	for {
 		select {
 		case <-ctx.Done():
-			<-swept // what is under way ends first
-			<-looked
+			under.Wait() // what is under way ends first
 			stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 			defer cancel()
 			return heart.Stop(stop)
@@ -71,43 +74,60 @@ func (d *Driver) Live(ctx context.Context, ready chan<- struct{}) error {
 			}
 			cancel()
 			d.metrics.beat(d.store)
-		case <-sweep.C:
-			// Beside the heartbeat, so that a slow sweep cannot make us look dead.
-			select {
-			case <-swept:
-				go func() {
-					d.sweep(ctx)
-					swept <- struct{}{}
-				}()
-			default:
-			}
-			select {
-			case <-looked:
-				go func() {
-					d.lookAtMailboxes(ctx)
-					looked <- struct{}{}
-				}()
-			default:
-			}
-		case <-tidy.C:
-			if err := errors.Join(d.store.PruneKeys(ctx), d.store.PruneWorkers(ctx)); err != nil && ctx.Err() == nil {
-				d.log.Warn("pruning failed", "err", err)
-			}
 		}
 	}
 }
 
-func (d *Driver) sweep(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
+// round is work that comes round again in every process, besides the jobs.
+// Replicas share it by what they claim in the database; nobody leads.
+type round struct {
+	// name says what failed, in the log.
+	name string
+	// every is the pause between two; limit bounds one.
+	every, limit time.Duration
+	// do does one. What it began and could not end, the next one finds again.
+	do func(ctx context.Context) error
+}
+
+// rounds lists them all.
+func (d *Driver) rounds() []round {
+	return []round{
+		{"sweep", d.cfg.Sweep, 20 * time.Second, d.sweep},
+		{"looking at mailboxes", d.cfg.Sweep, time.Minute, d.lookAtMailboxes},
+		{"pruning", time.Minute, time.Minute, d.prune},
+	}
+}
+
+// repeat runs a round until ctx ends: never two of a kind at once in a process.
+func (d *Driver) repeat(ctx context.Context, r round) {
+	tick := time.NewTicker(r.every)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			bound, cancel := context.WithTimeout(ctx, r.limit)
+			if err := r.do(bound); err != nil && ctx.Err() == nil {
+				d.log.Warn(r.name+" failed", "err", err)
+			}
+			cancel()
+		}
+	}
+}
+
+func (d *Driver) prune(ctx context.Context) error {
+	return errors.Join(d.store.PruneKeys(ctx), d.store.PruneWorkers(ctx))
+}
+
+func (d *Driver) sweep(ctx context.Context) error {
 	n, err := d.store.Sweep(ctx, d.cfg.Silent)
-	if err == nil {
-		d.metrics.swept(n)
-		_, err = d.store.FreeEndedLeases(ctx)
+	if err != nil {
+		return err
 	}
-	if err != nil && ctx.Err() == nil {
-		d.log.Warn("sweep failed", "err", err)
-	}
+	d.metrics.swept(n)
+	_, err = d.store.FreeEndedLeases(ctx)
+	return err
 }
 
 var _ store.Enqueuer = (*Queue)(nil)

@@ -2,7 +2,6 @@ package jobs
 
 import (
 	"context"
-	"time"
 
 	"github.com/keyroll/keyroll/internal/store"
 )
@@ -12,21 +11,17 @@ const mailboxesAtOnce = 20
 
 // lookAtMailboxes looks at the sample mailboxes that are due. What it sees
 // proves nothing and holds up nothing: a look that fails is made again next time.
-func (d *Driver) lookAtMailboxes(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
+func (d *Driver) lookAtMailboxes(ctx context.Context) error {
 	due, err := d.store.DueMailboxes(ctx, mailboxesAtOnce, d.cfg.Mailbox)
 	if err != nil {
-		if ctx.Err() == nil {
-			d.log.Warn("looking for mailboxes failed", "err", err)
-		}
-		return
+		return err
 	}
 	for _, w := range due {
 		if err := d.lookAtMailbox(ctx, w); err != nil && ctx.Err() == nil {
 			d.log.Warn("looking at a mailbox failed", "roll", w.RollID, "policy", w.PolicyID, "err", err)
 		}
 	}
+	return nil
 }
 
 func (d *Driver) lookAtMailbox(ctx context.Context, w store.MailboxWatch) error {
