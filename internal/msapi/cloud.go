@@ -108,6 +108,9 @@ func chinaCloud() Cloud {
 	}
 }
 
+// ResourceManagerScope is what tokens for Azure Resource Manager are asked for.
+func (c Cloud) ResourceManagerScope() string { return c.ResourceManager + "/.default" }
+
 // CheckVaultURL says whether the URL is that of a Key Vault or Managed HSM of
 // this cloud. The text of the error may be shown to the one who declared it.
 func (c Cloud) CheckVaultURL(raw string) error {

@@ -14,6 +14,9 @@ const (
 	ServiceKeyVault   = "keyvault"
 	ServiceExchange   = "exchange"
 	ServiceSharePoint = "sharepoint"
+	// ServiceResourceManager is Azure Resource Manager, with whatever provider
+	// stands behind it.
+	ServiceResourceManager = "resource_manager"
 )
 
 // Kind says what a failed call means to the one who made it. The set is closed.
@@ -35,7 +38,7 @@ const (
 // Error is the one error of all calls to Microsoft. Its texts may be shown and
 // stored: they hold no token and no body.
 type Error struct {
-	Service   string // entra, keyvault, exchange, sharepoint
+	Service   string // entra, keyvault, exchange, sharepoint, resource_manager
 	Operation string // what was asked for, snake_case
 	Status    int    // HTTP status; 0 where there was no answer
 	Code      string // the service's code, or ours where it gave none

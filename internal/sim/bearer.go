@@ -51,7 +51,10 @@ func (w *World) bearer(r *http.Request, aud string, t *tenant) (identity, error)
 	return id, nil
 }
 
-var errNoToken = errors.New("no bearer token")
+var (
+	errNoToken      = errors.New("no bearer token")
+	errForeignToken = errors.New("token is from another cloud or from no tenant of the simulator")
+)
 
 // grant is what the app may do in the tenant; false when the tenant has no
 // service principal of the app.

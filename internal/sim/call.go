@@ -144,6 +144,8 @@ func (w *World) errorAnswer(service string, status int, code, message string) an
 			return csomError{typ: code, code: -1, message: message}.answer()
 		}
 		return textAnswer(status, message)
+	case ServiceResourceManager:
+		return armError(status, code, message)
 	default:
 		number, err := strconv.Atoi(strings.TrimPrefix(code, "AADSTS"))
 		if err != nil {

@@ -9,6 +9,8 @@ type cloud struct {
 	vault    string   // suffix of vault hosts
 	exchange string
 	admin    string // suffix of SharePoint admin hosts
+	arm      string // Azure Resource Manager
+	armCore  string // the older name of its audience
 }
 
 // clouds returns the clouds in which a seed's tenant may live. The names are
@@ -16,13 +18,17 @@ type cloud struct {
 func clouds() []cloud {
 	return []cloud{
 		{"public", []string{"login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"},
-			"vault.azure.net", "outlook.office365.com", "-admin.sharepoint.com"},
+			"vault.azure.net", "outlook.office365.com", "-admin.sharepoint.com",
+			"management.azure.com", "management.core.windows.net"},
 		{"gcc_high", []string{"login.microsoftonline.us"},
-			"vault.usgovcloudapi.net", "outlook.office365.us", "-admin.sharepoint.us"},
+			"vault.usgovcloudapi.net", "outlook.office365.us", "-admin.sharepoint.us",
+			"management.usgovcloudapi.net", "management.core.usgovcloudapi.net"},
 		{"dod", []string{"login.microsoftonline.us"},
-			"vault.usgovcloudapi.net", "outlook-dod.office365.us", "-admin.sharepoint-mil.us"},
+			"vault.usgovcloudapi.net", "outlook-dod.office365.us", "-admin.sharepoint-mil.us",
+			"management.usgovcloudapi.net", "management.core.usgovcloudapi.net"},
 		{"china", []string{"login.chinacloudapi.cn", "login.partner.microsoftonline.cn"},
-			"vault.azure.cn", "outlook.office365.cn", "-admin.sharepoint.cn"},
+			"vault.azure.cn", "outlook.office365.cn", "-admin.sharepoint.cn",
+			"management.chinacloudapi.cn", "management.core.chinacloudapi.cn"},
 	}
 }
 
@@ -49,6 +55,8 @@ const (
 	ServiceExchange = "exchange"
 	// ServiceSharePoint is SharePoint Online's ProcessQuery.
 	ServiceSharePoint = "sharepoint"
+	// ServiceResourceManager is Azure Resource Manager.
+	ServiceResourceManager = "resource_manager"
 )
 
 // serviceOf tells which service answers at host, "" when none does.
@@ -64,6 +72,8 @@ func serviceOf(host string) string {
 			return ServiceKeyVault
 		case host == c.exchange:
 			return ServiceExchange
+		case host == c.arm:
+			return ServiceResourceManager
 		case strings.HasSuffix(host, c.admin):
 			return ServiceSharePoint
 		}
@@ -87,6 +97,7 @@ func dialSuffixes() []string {
 		}
 		add(c.vault)
 		add(c.exchange)
+		add(c.arm)
 		add(strings.TrimPrefix(c.admin, "-admin."))
 	}
 	return out

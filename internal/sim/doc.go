@@ -1,6 +1,6 @@
 // Package sim is Microsoft 365 Customer Key in one process: Entra, Azure Key
-// Vault, Exchange Online's InvokeCommand and SharePoint Online's ProcessQuery
-// as HTTP handlers with state, faults and a witness log. It is for demos,
+// Vault, Exchange Online's InvokeCommand, SharePoint Online's ProcessQuery and
+// what a roll needs of Azure Resource Manager, as HTTP handlers with state, faults and a witness log. It is for demos,
 // development, tests, and for people who write clients of such services.
 //
 // It imports the standard library only, and nothing of the connectors, so that
@@ -47,7 +47,7 @@
 //	POST   /keys/rotation-policy        {"vault":"…","key":"…","policy":{"expiry_time":"P2Y","actions":[…]}}
 //	POST   /sharepoint/roll-by-hand     {"tenant":"contoso.com","geo":"NAM","slot":"primary","vault":"","key":"","version":""}
 //	POST   /sharepoint/settings         {"tenant":"contoso.com","status":"Recovering","sites_per_second":10,"site_count":1000,"uri_version":false,"uri_change":"start"}
-//	POST   /permissions                 {"tenant":"contoso.com","keyvault":{"contoso-exo-a":false},"exchange":"app_role","sharepoint":false,"service":{"*":false}}
+//	POST   /permissions                 {"tenant":"contoso.com","keyvault":{"contoso-exo-a":false},"exchange":"app_role","sharepoint":false,"arm":"reader","service":{"*":false}}
 //	POST   /policies                    {"tenant":"contoso.com","policy":{…as in a seed…}}: by GUID, added or replaced
 //	POST   /apps                        {"client_id":"…","certificate":"-----BEGIN CERTIFICATE…"}
 //	POST   /trap                        {"on":true}

@@ -94,6 +94,8 @@ func operations() map[string][]string {
 		ServiceKeyVault:   {OpCreateKey, OpGetKey, OpListVersions, OpListKeys, OpGetRotationPolicy},
 		ServiceExchange:   {OpGetDEP, OpSetDEP, OpGetM365DEP, OpSetM365DEP, OpGetM365Assignment, OpGetMailboxStatistics},
 		ServiceSharePoint: {OpGetStatus, OpRollKey, OpContextInfo},
+
+		ServiceResourceManager: armOperations(),
 	}
 }
 

@@ -140,6 +140,10 @@ func defaultCode(service string, status int) string {
 		return "Microsoft.Exchange.Data.Directory.TransientException"
 	case service == ServiceSharePoint:
 		return "Microsoft.SharePoint.Client.ServerException"
+	case service == ServiceResourceManager && status == http.StatusTooManyRequests:
+		return "TooManyRequests"
+	case service == ServiceResourceManager && status == http.StatusForbidden:
+		return "AuthorizationFailed"
 	case status == http.StatusTooManyRequests:
 		return "Throttled"
 	case status == http.StatusForbidden:

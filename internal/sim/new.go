@@ -4,6 +4,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -58,6 +59,12 @@ func (w *World) addTenant(s Tenant) error {
 	}
 	t := &tenant{id: strings.ToLower(s.ID), name: s.Name, domain: s.Domain, cloud: c,
 		refresh: seconds(s.Exchange.RefreshSeconds), warnings: slices.Clone(s.Exchange.Warnings)}
+	for _, id := range s.Subscriptions {
+		if !isGUID(id) {
+			return fmt.Errorf("subscription %q is not a GUID", id)
+		}
+		t.subscriptions = append(t.subscriptions, strings.ToLower(id))
+	}
 	for _, v := range s.Vaults {
 		if err := w.addVault(t, v); err != nil {
 			return fmt.Errorf("vault %q: %w", v.Name, err)
@@ -129,7 +136,7 @@ func (w *World) addApp(s App) error {
 		a.certs = append(a.certs, cert)
 	}
 	for _, g := range s.Grants {
-		if err := checkExchangeGrant(g.Exchange); err != nil {
+		if err := errors.Join(checkExchangeGrant(g.Exchange), checkARMGrant(g.ARM)); err != nil {
 			return err
 		}
 		for name := range g.KeyVault {
@@ -153,6 +160,13 @@ func (w *World) addApp(s App) error {
 func checkExchangeGrant(s string) error {
 	if !slices.Contains([]string{"", "none", "app_role", "full"}, s) {
 		return fmt.Errorf("exchange grant %q is not none, app_role or full", s)
+	}
+	return nil
+}
+
+func checkARMGrant(s string) error {
+	if !slices.Contains([]string{"", armNone, armReader, armContributor}, s) {
+		return fmt.Errorf("arm grant %q is not none, reader or contributor", s)
 	}
 	return nil
 }

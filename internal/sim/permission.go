@@ -15,6 +15,7 @@ type Permission struct {
 	KeyVault   map[string]bool `json:"keyvault,omitempty"`
 	Exchange   *string         `json:"exchange,omitempty"`
 	SharePoint *bool           `json:"sharepoint,omitempty"`
+	ARM        *string         `json:"arm,omitempty"` // "none", "reader" or "contributor"
 	// Service is Microsoft 365's own right to wrap with a vault's keys.
 	Service map[string]bool `json:"service,omitempty"`
 }
@@ -29,6 +30,11 @@ func (w *World) SetPermission(p Permission) error {
 	}
 	if p.Exchange != nil {
 		if err := checkExchangeGrant(*p.Exchange); err != nil {
+			return err
+		}
+	}
+	if p.ARM != nil {
+		if err := checkARMGrant(*p.ARM); err != nil {
 			return err
 		}
 	}
@@ -68,6 +74,7 @@ func (a *app) change(t *tenant, p Permission) {
 	maps.Copy(g.KeyVault, p.KeyVault)
 	set(&g.Exchange, p.Exchange)
 	set(&g.SharePoint, p.SharePoint)
+	set(&g.ARM, p.ARM)
 	a.grants[t.id] = g
 }
 

@@ -13,8 +13,9 @@ import (
 //
 //	{"token_lifetime_seconds": 3599,
 //	 "apps": [{"client_id": "…guid…", "certificates": ["-----BEGIN CERTIFICATE…"], "secrets": [],
-//	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true}]}],
+//	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true, "arm": "contributor"}]}],
 //	 "tenants": [{"id": "…guid…", "name": "Contoso", "domain": "contoso.com", "cloud": "public",
+//	   "subscriptions": ["…guid…"],
 //	   "vaults": [{"name": "contoso-exo-a", "service_denied": false, "keys": [
 //	     {"name": "Key001", "kty": "RSA-HSM", "size": 3072, "key_ops": ["wrapKey", "unwrapKey"],
 //	      "recovery_level": "Recoverable+ProtectedSubscription", "recoverable_days": 90, "hsm_platform": "2", "soft_deleted": false,
@@ -48,23 +49,27 @@ type App struct {
 
 // Grant is what one tenant ("*": each without a grant of its own) lets an app
 // do. KeyVault is by vault name, "*" for the rest. Exchange is "none" (401),
-// "app_role" (403 with NUL bytes) or "full".
+// "app_role" (403 with NUL bytes) or "full". ARM, the grant on all of the
+// tenant's Azure resources, is "none", "reader" or "contributor".
 type Grant struct {
 	Tenant     string          `json:"tenant"`
 	KeyVault   map[string]bool `json:"keyvault,omitempty"`
 	Exchange   string          `json:"exchange,omitempty"`
 	SharePoint bool            `json:"sharepoint,omitempty"`
+	ARM        string          `json:"arm,omitempty"`
 }
 
 // Tenant is a Microsoft 365 organisation.
 type Tenant struct {
-	ID         string     `json:"id"`
-	Name       string     `json:"name"`
-	Domain     string     `json:"domain"`
-	Cloud      string     `json:"cloud,omitempty"`
-	Vaults     []Vault    `json:"vaults,omitempty"`
-	Exchange   Exchange   `json:"exchange"`
-	SharePoint SharePoint `json:"sharepoint"`
+	ID     string `json:"id"`
+	Name   string `json:"name"`
+	Domain string `json:"domain"`
+	Cloud  string `json:"cloud,omitempty"`
+	// Subscriptions are the ids of its Azure subscriptions.
+	Subscriptions []string   `json:"subscriptions,omitempty"`
+	Vaults        []Vault    `json:"vaults,omitempty"`
+	Exchange      Exchange   `json:"exchange"`
+	SharePoint    SharePoint `json:"sharepoint"`
 }
 
 // Vault is a key vault. ServiceDenied takes Microsoft 365's own right to wrap

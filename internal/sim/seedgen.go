@@ -80,7 +80,7 @@ func (s *Seed) AllowCertificate(clientID string, certPEM []byte) {
 		}
 	}
 	s.Apps = append(s.Apps, App{ClientID: clientID, Certificates: []string{string(certPEM)},
-		Grants: []Grant{{Tenant: "*", KeyVault: map[string]bool{"*": true}, Exchange: "full", SharePoint: true}}})
+		Grants: []Grant{{Tenant: "*", KeyVault: map[string]bool{"*": true}, Exchange: "full", SharePoint: true, ARM: armContributor}}})
 }
 
 // NewAppCertificate makes a self-signed certificate and its PKCS #8 key for an

@@ -200,6 +200,8 @@ func (w *World) resourceOf(aud string, t *tenant) string {
 		return ServiceKeyVault
 	case host == t.cloud.exchange:
 		return ServiceExchange
+	case slices.Contains(armAudiences(t.cloud), aud):
+		return ServiceResourceManager
 	}
 	if g := w.geos[host]; g != nil && g.tenant == t {
 		return ServiceSharePoint

@@ -56,6 +56,7 @@ type tenant struct {
 	geos             []*geo
 	refresh          time.Duration
 	warnings         []string
+	subscriptions    []string // ids
 }
 
 // Handler serves the Microsoft side, routed by Host.
@@ -74,6 +75,8 @@ func (w *World) Handler() http.Handler {
 			w.serveExchange(rw, r, host)
 		case ServiceSharePoint:
 			w.serveSharePoint(rw, r, host)
+		case ServiceResourceManager:
+			w.serveARM(rw, r, host)
 		default:
 			http.Error(rw, "no simulated service at host "+host, http.StatusMisdirectedRequest)
 		}
