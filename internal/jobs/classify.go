@@ -37,7 +37,7 @@ func (c Config) classify(err error, attempt int) verdict {
 	case msapi.KindThrottled, msapi.KindUnavailable:
 		v.Passing, v.After = true, max(e.RetryAfter, c.backoff(attempt))
 	case msapi.KindUnauthorized, msapi.KindToken:
-		v.Action = "check Keyroll's credential for this tenant (certificate, consent, application roles), then retry"
+		v.Action = "check Keyroll's credential for this tenant (its certificate, federated token or identity; consent; application roles), then retry"
 	case msapi.KindForbidden:
 		v.Action = forbidden[e.Service]
 	case msapi.KindNotFound:

@@ -22,6 +22,9 @@ type Cloud struct {
 	Authority string
 	// Azure is the same knowledge in azcore's form, for azidentity and azkeys.
 	Azure cloud.Configuration
+	// TokenExchange is the audience of a managed identity's token that an app
+	// registration's federated credential trusts in this cloud.
+	TokenExchange string
 	// VaultSuffix and HSMSuffix are what follows the name in the host of a
 	// Key Vault and of a Managed HSM.
 	VaultSuffix string
@@ -71,6 +74,7 @@ func publicCloud() Cloud {
 		Name:                  CloudPublic,
 		Authority:             "https://login.microsoftonline.com",
 		Azure:                 cloud.AzurePublic,
+		TokenExchange:         "api://AzureADTokenExchange",
 		VaultSuffix:           "vault.azure.net",
 		HSMSuffix:             "managedhsm.azure.net",
 		ExchangeURL:           "https://outlook.office365.com",
@@ -85,6 +89,7 @@ func usGovernment(name, exchange, sharePointAdmin string) Cloud {
 		Name:                  name,
 		Authority:             "https://login.microsoftonline.us",
 		Azure:                 cloud.AzureGovernment,
+		TokenExchange:         "api://AzureADTokenExchangeUSGov",
 		VaultSuffix:           "vault.usgovcloudapi.net",
 		HSMSuffix:             "managedhsm.usgovcloudapi.net",
 		ExchangeURL:           exchange,
@@ -99,6 +104,7 @@ func chinaCloud() Cloud {
 		Name:                  CloudChina,
 		Authority:             "https://login.chinacloudapi.cn",
 		Azure:                 cloud.AzureChina,
+		TokenExchange:         "api://AzureADTokenExchangeChina",
 		VaultSuffix:           "vault.azure.cn",
 		HSMSuffix:             "managedhsm.azure.cn",
 		ExchangeURL:           "https://outlook.office365.cn",

@@ -28,13 +28,13 @@ func TestCloudHosts(t *testing.T) {
 		if authority := c.Authority + "/"; authority != c.Azure.ActiveDirectoryAuthorityHost {
 			t.Errorf("%s: authority %q, azcore has %q", name, authority, c.Azure.ActiveDirectoryAuthorityHost)
 		}
-		got[name] = []string{c.Authority, c.VaultSuffix, c.ExchangeURL, c.SharePointAdminSuffix, c.ResourceManager}
+		got[name] = []string{c.Authority, c.VaultSuffix, c.ExchangeURL, c.SharePointAdminSuffix, c.ResourceManager, c.TokenExchange}
 	}
 	want := map[string][]string{
-		"public":   {"https://login.microsoftonline.com", "vault.azure.net", "https://outlook.office365.com", "-admin.sharepoint.com", "https://management.azure.com"},
-		"gcc_high": {"https://login.microsoftonline.us", "vault.usgovcloudapi.net", "https://outlook.office365.us", "-admin.sharepoint.us", "https://management.usgovcloudapi.net"},
-		"dod":      {"https://login.microsoftonline.us", "vault.usgovcloudapi.net", "https://outlook-dod.office365.us", "-admin.sharepoint-mil.us", "https://management.usgovcloudapi.net"},
-		"china":    {"https://login.chinacloudapi.cn", "vault.azure.cn", "https://outlook.office365.cn", "-admin.sharepoint.cn", "https://management.chinacloudapi.cn"},
+		"public":   {"https://login.microsoftonline.com", "vault.azure.net", "https://outlook.office365.com", "-admin.sharepoint.com", "https://management.azure.com", "api://AzureADTokenExchange"},
+		"gcc_high": {"https://login.microsoftonline.us", "vault.usgovcloudapi.net", "https://outlook.office365.us", "-admin.sharepoint.us", "https://management.usgovcloudapi.net", "api://AzureADTokenExchangeUSGov"},
+		"dod":      {"https://login.microsoftonline.us", "vault.usgovcloudapi.net", "https://outlook-dod.office365.us", "-admin.sharepoint-mil.us", "https://management.usgovcloudapi.net", "api://AzureADTokenExchangeUSGov"},
+		"china":    {"https://login.chinacloudapi.cn", "vault.azure.cn", "https://outlook.office365.cn", "-admin.sharepoint.cn", "https://management.chinacloudapi.cn", "api://AzureADTokenExchangeChina"},
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

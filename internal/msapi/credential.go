@@ -2,34 +2,21 @@ package msapi
 
 import (
 	"context"
-	"crypto/rsa"
-	"crypto/x509"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
-	"path/filepath"
-	"slices"
 	"sort"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
-	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
-
-// kindClientCertificate is the one kind of credential so far: the only one
-// that is sure to be taken by all services across tenants (SharePoint refuses
-// app-only tokens that a client secret bought).
-const kindClientCertificate = "client_certificate"
 
 // Credentials are the named credentials of KEYROLL_CREDENTIALS_FILE. They
 // print as nothing but their count. Safe for concurrent use.
 type Credentials struct {
 	mu      sync.Mutex
-	entries map[string]certificate
+	entries map[string]identity
 	// made holds one azidentity credential per tenant: each caches its tokens.
 	made map[credentialKey]azcore.TokenCredential
 }
@@ -39,22 +26,16 @@ type credentialKey struct {
 	hc                    *http.Client
 }
 
-// certificate is a credential read and checked. Its private key must not be
-// printed, so it has no exported field and prints as a constant.
-type certificate struct {
-	clientID string
-	chain    []*x509.Certificate
-	key      *rsa.PrivateKey
+// identity is one entry of the credentials file, read and checked. Each kind
+// is one type. What it holds must not be printed.
+type identity interface {
+	// credential makes an azidentity credential that gets tokens of the tenant.
+	// Its error says in words why this identity cannot.
+	credential(tenantID string, cloud Cloud, hc *http.Client) (azcore.TokenCredential, error)
+	// expires says when the identity itself ends; ok is false where it does not
+	// or where only Microsoft knows.
+	expires() (at time.Time, ok bool)
 }
-
-// String keeps the private key out of logs, whatever the verb.
-func (certificate) String() string { return "certificate(redacted)" }
-
-// GoString is String for %#v.
-func (c certificate) GoString() string { return c.String() }
-
-// Format covers every other verb.
-func (c certificate) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(c.String())) }
 
 // String says how many credentials there are, and nothing else.
 func (c *Credentials) String() string {
@@ -105,7 +86,8 @@ func (c *Credentials) Names() []string {
 	return names
 }
 
-// Expires says when the named credential's certificate ends.
+// Expires says when the named credential ends: its certificate's last day. ok
+// is false for the kinds that hold nothing which could end.
 func (c *Credentials) Expires(name string) (time.Time, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -113,7 +95,7 @@ func (c *Credentials) Expires(name string) (time.Time, bool) {
 	if !ok {
 		return time.Time{}, false
 	}
-	return entry.chain[0].NotAfter, true
+	return entry.expires()
 }
 
 // For gives the named credential for one tenant. It goes on working across
@@ -155,108 +137,10 @@ func (t *tenantCredential) current() (azcore.TokenCredential, error) {
 	if !ok {
 		return nil, fmt.Errorf("no credential is called %q: add it to the credentials file", t.key.name)
 	}
-	cred, err := azidentity.NewClientCertificateCredential(t.key.tenantID, entry.clientID, entry.chain, entry.key,
-		&azidentity.ClientCertificateCredentialOptions{
-			ClientOptions: azcore.ClientOptions{
-				Cloud:     t.cloud.Azure,
-				Transport: t.key.hc,
-				Retry:     policy.RetryOptions{MaxRetries: -1},
-			},
-			SendCertificateChain: true,
-		})
+	cred, err := entry.credential(t.key.tenantID, t.cloud, t.key.hc)
 	if err != nil {
 		return nil, fmt.Errorf("credential %q for tenant %s: %s", t.key.name, t.key.tenantID, Sanitize(err.Error()))
 	}
 	t.all.made[t.key] = cred
 	return cred, nil
-}
-
-func readEntries(path string) (map[string]certificate, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("reading the credentials file: %w", err)
-	}
-	members, err := object(raw)
-	if err != nil {
-		return nil, fmt.Errorf("credentials file %s: %w", path, err)
-	}
-	if len(members) == 0 {
-		return nil, fmt.Errorf("credentials file %s names no credential", path)
-	}
-	entries := make(map[string]certificate, len(members))
-	for _, m := range members {
-		if strings.TrimSpace(m.name) == "" {
-			return nil, fmt.Errorf("credentials file %s: a credential has an empty name", path)
-		}
-		entry, err := readEntry(filepath.Dir(path), m.value)
-		if err != nil {
-			return nil, fmt.Errorf("credential %q in %s: %w", m.name, path, err)
-		}
-		entries[m.name] = entry
-	}
-	return entries, nil
-}
-
-// readEntry reads one credential. Relative paths are relative to the file
-// that names them.
-func readEntry(dir string, raw []byte) (certificate, error) {
-	members, err := object(raw)
-	if err != nil {
-		return certificate{}, err
-	}
-	f := map[string]string{}
-	for _, m := range members {
-		if !slices.Contains([]string{"kind", "client_id", "certificate_path", "key_path"}, m.name) {
-			return certificate{}, fmt.Errorf("unknown member %q: use kind, client_id, certificate_path, key_path", m.name)
-		}
-		if f[m.name], err = text(m); err != nil {
-			return certificate{}, err
-		}
-	}
-	switch {
-	case f["kind"] != kindClientCertificate:
-		return certificate{}, fmt.Errorf("kind %q is not supported: the supported kind is %q", f["kind"], kindClientCertificate)
-	case f["client_id"] == "":
-		return certificate{}, errors.New("client_id is missing: give the application (client) id of the app registration")
-	case f["certificate_path"] == "":
-		return certificate{}, errors.New("certificate_path is missing: give the path of a PEM file with the certificate")
-	}
-	return readPEM(f["client_id"], in(dir, f["certificate_path"]), in(dir, f["key_path"]))
-}
-
-func in(dir, path string) string {
-	if path == "" || filepath.IsAbs(path) {
-		return path
-	}
-	return filepath.Join(dir, path)
-}
-
-// readPEM reads certificate and private key and sees to it that they belong together.
-func readPEM(clientID, certPath, keyPath string) (certificate, error) {
-	data, err := os.ReadFile(certPath)
-	if err != nil {
-		return certificate{}, fmt.Errorf("reading certificate_path: %w", err)
-	}
-	where := certPath
-	if keyPath != "" {
-		where += " and " + keyPath
-		key, err := os.ReadFile(keyPath)
-		if err != nil {
-			return certificate{}, fmt.Errorf("reading key_path: %w", err)
-		}
-		data = append(append(data, '\n'), key...)
-	}
-	chain, key, err := azidentity.ParseCertificates(data, nil)
-	if err != nil {
-		return certificate{}, fmt.Errorf("certificate and private key cannot be read from %s: %s (both must be PEM, the key not encrypted)",
-			where, Sanitize(err.Error()))
-	}
-	rsaKey, ok := key.(*rsa.PrivateKey)
-	if !ok {
-		return certificate{}, fmt.Errorf("the private key in %s is not RSA: Entra takes RSA only", where)
-	}
-	if !rsaKey.PublicKey.Equal(chain[0].PublicKey) {
-		return certificate{}, fmt.Errorf("the private key does not belong to the first certificate in %s", certPath)
-	}
-	return certificate{clientID: clientID, chain: chain, key: rsaKey}, nil
 }

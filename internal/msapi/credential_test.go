@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"math/big"
 	"net/http"
+	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -91,7 +92,7 @@ func TestReadCredentials(t *testing.T) {
 		{"other case", `{"contoso":{"Kind":"client_certificate"}}`, `unknown member "Kind"`},
 		{"not a string", `{"contoso":{"kind":1}}`, `"kind" must be a string`},
 		{"null", `{"contoso":{"kind":null}}`, `"kind" must be a string`},
-		{"other kind", `{"contoso":{"kind":"managed_identity"}}`, `the supported kind is "client_certificate"`},
+		{"other kind", `{"contoso":{"kind":"client_secret"}}`, `the supported kinds are client_certificate, workload_identity, managed_identity`},
 		{"no client id", `{"contoso":{"kind":"client_certificate","certificate_path":"app.pem"}}`, "client_id is missing"},
 		{"no path", `{"contoso":{"kind":"client_certificate","client_id":"x"}}`, "certificate_path is missing"},
 		{"no file", `{"contoso":{"kind":"client_certificate","client_id":"x","certificate_path":"none.pem"}}`, "reading certificate_path"},
@@ -144,7 +145,11 @@ func TestCredentialsDoNotPrint(t *testing.T) {
 // token requests.
 func entra(t *testing.T, token http.HandlerFunc) *msapitest.Server {
 	return msapitest.Start(t, func(w http.ResponseWriter, r *http.Request) {
-		base := "https://" + login + "/" + tenant
+		id, _, _ := strings.Cut(strings.Trim(r.URL.Path, "/"), "/")
+		if u, err := url.Parse(r.URL.Query().Get("authorization_endpoint")); err == nil && u.Host != "" {
+			id, _, _ = strings.Cut(strings.Trim(u.Path, "/"), "/")
+		}
+		base := "https://" + login + "/" + id
 		switch {
 		case strings.HasSuffix(r.URL.Path, "/oauth2/v2.0/token"):
 			token(w, r)

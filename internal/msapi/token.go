@@ -17,10 +17,16 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azidentity"
 )
 
+// tokenTimeout bounds the getting of one token. It is well below the time that
+// a step has, so that a slow Entra is seen as slow and not as a slow service.
+const tokenTimeout = 30 * time.Second
+
 // acquire gets a token and, where that fails, finds out whether Entra
 // answered at all: azidentity drops the cause of a lost connection, and "Entra
 // says no" and "Entra is not there" need different hands.
 func acquire(ctx context.Context, cred azcore.TokenCredential, opts policy.TokenRequestOptions) (azcore.AccessToken, error) {
+	ctx, cancel := context.WithTimeout(ctx, tokenTimeout)
+	defer cancel()
 	var asked, answered atomic.Bool
 	traced := httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		// Getting a token may take several requests; the last one tells.
@@ -61,9 +67,12 @@ func TokenError(err error, operation string, now time.Time) *Error {
 	}
 	resp := failed.RawResponse
 	e.Status, e.RetryAfter, e.RequestID = resp.StatusCode, RetryAfter(resp.Header, now), RequestID(resp.Header)
-	switch k := KindOfStatus(resp.StatusCode); k {
-	case KindThrottled, KindUnavailable:
+	switch k := KindOfStatus(resp.StatusCode); {
+	case k == KindThrottled, k == KindUnavailable:
 		e.Kind = k
+	case resp.StatusCode == http.StatusGone:
+		// What a machine's managed identity endpoint answers while it is updated.
+		e.Kind = KindUnavailable
 	}
 	e.readEntra(resp)
 	return e

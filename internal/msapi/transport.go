@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -35,7 +36,7 @@ func HTTPClient(dialMap map[string]string, extraCA []byte) (*http.Client, error)
 	}
 	dialer := &net.Dialer{Timeout: 15 * time.Second, KeepAlive: 30 * time.Second}
 	tr := &http.Transport{
-		Proxy:                 http.ProxyFromEnvironment,
+		Proxy:                 proxy,
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       tlsConfig,
 		TLSHandshakeTimeout:   15 * time.Second,
@@ -57,6 +58,15 @@ func HTTPClient(dialMap map[string]string, extraCA []byte) (*http.Client, error)
 		Transport:     tr,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}, nil
+}
+
+// proxy is the environment's, except for link-local addresses: the managed
+// identity endpoint of a machine in Azure answers to that machine only.
+func proxy(r *http.Request) (*url.URL, error) {
+	if ip := net.ParseIP(r.URL.Hostname()); ip != nil && ip.IsLinkLocalUnicast() {
+		return nil, nil
+	}
+	return http.ProxyFromEnvironment(r)
 }
 
 // mapAddress finds where a connection for addr goes: the longest entry that is
