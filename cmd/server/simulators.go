@@ -73,7 +73,8 @@ func (s *simulators) file(name string) string { return filepath.Join(s.dir, name
 
 // dialMap is that of the server, with addresses that can be dialled.
 func (s *simulators) dialMap() string {
-	return strings.ReplaceAll(s.DialMap(), "="+s.Addr, "="+reachable(s.Addr))
+	control := strings.TrimPrefix(s.ControlURL, "http://")
+	return strings.NewReplacer("="+s.Addr, "="+reachable(s.Addr), "="+control, "="+reachable(control)).Replace(s.DialMap())
 }
 
 func (s *simulators) controlURL() string {

@@ -89,6 +89,9 @@ func newClient(t *testing.T, srv *sim.Server) *http.Client {
 	}
 	dial := func(ctx context.Context, network, addr string) (net.Conn, error) {
 		host, _, _ := net.SplitHostPort(addr)
+		if host == "127.0.0.1" {
+			return new(net.Dialer).DialContext(ctx, network, addr)
+		}
 		for pair := range strings.SplitSeq(srv.DialMap(), ",") {
 			suffix, to, _ := strings.Cut(pair, "=")
 			if host == suffix || strings.HasSuffix(host, "."+suffix) {

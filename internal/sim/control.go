@@ -25,6 +25,8 @@ func (w *World) ControlHandler() http.Handler {
 	mux.HandleFunc("DELETE /faults/{id}", func(rw http.ResponseWriter, r *http.Request) { done(rw, w.RemoveFault(r.PathValue("id"))) })
 	mux.HandleFunc("POST /faults/{id}/release", func(rw http.ResponseWriter, r *http.Request) { done(rw, w.ReleaseFault(r.PathValue("id"))) })
 	mux.HandleFunc("POST /keys/stranger", w.postStranger)
+	mux.HandleFunc("POST /federated-token", w.postFederatedToken)
+	w.identityRoutes(mux)
 	act(mux, "POST /keys/disable", func(in keyChange) error {
 		return w.SetEnabled(in.Vault, in.Key, in.Version, in.Enabled)
 	})
@@ -74,6 +76,10 @@ type (
 		Vault string            `json:"vault"`
 		Key   string            `json:"key"`
 		Tags  map[string]string `json:"tags"`
+	}
+	federatedTokenFor struct {
+		ClientID string `json:"client_id"`
+		Subject  string `json:"subject"`
 	}
 	handRoll struct {
 		Tenant  string `json:"tenant"`
@@ -196,4 +202,17 @@ func (w *World) postStranger(rw http.ResponseWriter, r *http.Request) {
 		return
 	}
 	reply(rw, http.StatusCreated, map[string]string{"version": version})
+}
+
+func (w *World) postFederatedToken(rw http.ResponseWriter, r *http.Request) {
+	in, ok := body[federatedTokenFor](rw, r)
+	if !ok {
+		return
+	}
+	token, err := w.FederatedToken(in.ClientID, in.Subject)
+	if err != nil {
+		done(rw, err)
+		return
+	}
+	reply(rw, http.StatusCreated, map[string]string{"token": token})
 }

@@ -50,6 +50,8 @@
 //	POST   /permissions                 {"tenant":"contoso.com","keyvault":{"contoso-exo-a":false},"exchange":"app_role","sharepoint":false,"arm":"reader","service":{"*":false}}
 //	POST   /policies                    {"tenant":"contoso.com","policy":{…as in a seed…}}: by GUID, added or replaced
 //	POST   /apps                        {"client_id":"…","certificate":"-----BEGIN CERTIFICATE…"}
+//	POST   /federated-token             {"client_id":"…","subject":""} → 201 {"token":"…"}: what a workload's token file would hold
+//	GET    /metadata/identity/oauth2/token and /msi/token: the managed identity endpoint, as a virtual machine and as App Service have it
 //	POST   /trap                        {"on":true}
 //	POST   /advance                     {"seconds":3600}
 //

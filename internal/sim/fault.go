@@ -90,7 +90,7 @@ func (w *World) AddFault(f Fault) (id string, err error) {
 // operations lists what a fault may name, by service.
 func operations() map[string][]string {
 	return map[string][]string{
-		ServiceEntra:      {OpToken, OpDiscovery, OpOpenID, OpSigningKeys},
+		ServiceEntra:      {OpToken, OpManagedIdentity, OpDiscovery, OpOpenID, OpSigningKeys},
 		ServiceKeyVault:   {OpCreateKey, OpGetKey, OpListVersions, OpListKeys, OpGetRotationPolicy},
 		ServiceExchange:   {OpGetDEP, OpSetDEP, OpGetM365DEP, OpSetM365DEP, OpGetM365Assignment, OpGetMailboxStatistics},
 		ServiceSharePoint: {OpGetStatus, OpRollKey, OpContextInfo},

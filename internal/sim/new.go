@@ -113,10 +113,12 @@ func (w *World) addVault(t *tenant, s Vault) error {
 
 // app is a registration with what it proves itself with and may do.
 type app struct {
-	clientID string
-	certs    []*x509.Certificate
-	secrets  []string
-	grants   map[string]Grant // by tenant id, "*" for the rest
+	clientID  string
+	certs     []*x509.Certificate
+	secrets   []string
+	federated []federated
+	managed   *managedIdentity // nil: not an identity of the machine
+	grants    map[string]Grant // by tenant id, "*" for the rest
 }
 
 func (w *World) addApp(s App) error {
@@ -134,6 +136,17 @@ func (w *World) addApp(s App) error {
 			return err
 		}
 		a.certs = append(a.certs, cert)
+	}
+	for _, f := range s.Federated {
+		made, err := newFederated(f)
+		if err != nil {
+			return err
+		}
+		a.federated = append(a.federated, made)
+	}
+	var err error
+	if a.managed, err = w.newManagedIdentity(id, s.ManagedIdentity); err != nil {
+		return err
 	}
 	for _, g := range s.Grants {
 		if err := errors.Join(checkExchangeGrant(g.Exchange), checkARMGrant(g.ARM)); err != nil {

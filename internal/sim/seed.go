@@ -13,6 +13,8 @@ import (
 //
 //	{"token_lifetime_seconds": 3599,
 //	 "apps": [{"client_id": "…guid…", "certificates": ["-----BEGIN CERTIFICATE…"], "secrets": [],
+//	   "federated": [{"issuer": "https://issuer.simulator.example", "subject": "system:serviceaccount:keyroll:keyroll", "audience": "api://AzureADTokenExchange"}],
+//	   "managed_identity": {"tenant": "contoso.com", "object_id": "", "resource_id": "", "system_assigned": true},
 //	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true, "arm": "contributor"}]}],
 //	 "tenants": [{"id": "…guid…", "name": "Contoso", "domain": "contoso.com", "cloud": "public",
 //	   "subscriptions": ["…guid…"],
@@ -44,7 +46,11 @@ type App struct {
 	ClientID     string   `json:"client_id"`
 	Certificates []string `json:"certificates,omitempty"`
 	Secrets      []string `json:"secrets,omitempty"`
-	Grants       []Grant  `json:"grants,omitempty"`
+	// Federated are the workload identities that stand for the app.
+	Federated []Federated `json:"federated,omitempty"`
+	// ManagedIdentity makes the app an identity of the machine itself.
+	ManagedIdentity *ManagedIdentity `json:"managed_identity,omitempty"`
+	Grants          []Grant          `json:"grants,omitempty"`
 }
 
 // Grant is what one tenant ("*": each without a grant of its own) lets an app

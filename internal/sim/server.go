@@ -98,6 +98,8 @@ func (s *Server) DialMap() string {
 	for _, suffix := range dialSuffixes() {
 		out = append(out, suffix+"="+s.Addr)
 	}
+	// Plain HTTP, as on a real machine, and so at the control API's address.
+	out = append(out, instanceMetadata+"="+strings.TrimPrefix(s.ControlURL, "http://"))
 	return strings.Join(out, ",")
 }
 

@@ -24,6 +24,7 @@ type tokenClaims struct {
 	AppID    string   `json:"appid"`
 	AppIDACR string   `json:"appidacr"` // "1" by secret, "2" by certificate, as Entra writes it
 	Tid      string   `json:"tid"`
+	Sub      string   `json:"sub,omitempty"`
 	Roles    []string `json:"roles,omitempty"`
 	Uti      string   `json:"uti"`
 	Ver      string   `json:"ver"`
@@ -65,19 +66,36 @@ func (w *World) token(host, tenantID string, form url.Values) answer {
 }
 
 func (w *World) issue(a *app, t *tenant, aud, acr string, roles []string) answer {
-	key, err := w.signing()
+	text, err := w.sign(w.claims(a, t, aud, acr, roles))
 	if err != nil {
 		return entraError(500, "server_error", 90033, "A transient error has occurred.", w.Wall())
 	}
-	now := w.Wall()
-	text, err := signJWT(key, tokenClaims{Aud: aud, Iss: "https://sts.windows.net/" + t.id + "/",
-		Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(w.lifetime).Unix(),
-		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: newVersionID(), Ver: "1.0"})
-	if err != nil {
-		return entraError(500, "server_error", 90033, "A transient error has occurred.", now)
-	}
 	secs := int(w.lifetime / time.Second)
 	return jsonAnswer(200, map[string]any{"token_type": "Bearer", "expires_in": secs, "ext_expires_in": secs, "access_token": text})
+}
+
+// claims are what a token for the app says. A token for the exchange with
+// Entra is of version 2, since its issuer is compared with a registration.
+func (w *World) claims(a *app, t *tenant, aud, acr string, roles []string) tokenClaims {
+	now := w.Wall()
+	c := tokenClaims{Aud: aud, Iss: "https://sts.windows.net/" + t.id + "/",
+		Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(w.lifetime).Unix(),
+		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: newVersionID(), Ver: "1.0"}
+	if a.managed != nil {
+		c.Sub = a.managed.ObjectID
+	}
+	if aud == exchangeAudience {
+		c.Iss, c.Ver = "https://"+t.cloud.logins[0]+"/"+t.id+"/v2.0", "2.0"
+	}
+	return c
+}
+
+func (w *World) sign(c tokenClaims) (string, error) {
+	key, err := w.signing()
+	if err != nil {
+		return "", err
+	}
+	return signJWT(key, c)
 }
 
 // authenticate proves the app by assertion or secret.
@@ -95,10 +113,24 @@ func (w *World) authenticate(a *app, t *tenant, host string, form url.Values) (a
 	if form.Get("client_assertion") == "" || form.Get("client_assertion_type") != assertionType {
 		return fail(7000216, "'client_assertion', 'client_secret' or 'request' is required for the 'client_credentials' grant type.")
 	}
-	if number, text := a.checkAssertion(form.Get("client_assertion"), t, host, w.Wall()); number != 0 {
+	number, text := 0, ""
+	if a.isFederated(form.Get("client_assertion")) {
+		number, text = w.checkFederated(a, form.Get("client_assertion"))
+	} else {
+		number, text = a.checkAssertion(form.Get("client_assertion"), t, host, w.Wall())
+	}
+	if number != 0 {
 		return fail(number, text)
 	}
 	return "2", nil
+}
+
+// isFederated tells another issuer's token from the app's own assertion, by
+// its issuer, as Entra does.
+func (a *app) isFederated(assertion string) bool {
+	var claims assertionClaims
+	_, _, _, err := parseJWT(assertion, &claims)
+	return err == nil && len(a.federated) > 0 && !strings.EqualFold(claims.Iss, a.clientID)
 }
 
 // assertionClaims are the claims of a client assertion.
@@ -137,17 +169,18 @@ func (a *app) checkAssertion(text string, t *tenant, host string, now time.Time)
 	if verifyJWT(head.Alg, cert.PublicKey.(*rsa.PublicKey), signed, sig) != nil { // RSA by parseCertificate
 		return 700027, "Client assertion failed signature validation."
 	}
-	exp, expErr := claims.Exp.Float64()
-	nbf, nbfErr := claims.Nbf.Float64()
-	const skew = 300
-	switch unix := float64(now.Unix()); {
+	if now.After(cert.NotAfter) {
+		return 700027, "The certificate with identifier used to sign the client assertion is expired on application. [Reason - The key used is expired.]"
+	}
+	_, expErr := claims.Exp.Float64()
+	switch {
 	case !strings.EqualFold(claims.Iss, a.clientID) || !strings.EqualFold(claims.Sub, a.clientID):
 		return 700021, "Client assertion application identifier doesn't match 'client_id' parameter."
 	case !slices.ContainsFunc(claims.Aud, func(aud string) bool { return tokenAudience(aud, t, host) }):
 		return 700023, "Client assertion audience claim does not match Realm issuer."
-	case claims.Jti == "" || expErr != nil || claims.Nbf != "" && nbfErr != nil:
+	case claims.Jti == "" || expErr != nil:
 		return 50027, "JWT token is invalid or malformed: jti and exp are required."
-	case exp+skew < unix || nbf-skew > unix:
+	case !claims.within(now):
 		return 700024, "Client assertion is not within its valid time range."
 	}
 	return 0, ""
