@@ -38,7 +38,7 @@ func contosoDeclaration() api.TenantDeclaration {
 			{ID: "spo", Workload: "sharepoint", Geo: "NAM", Primary: "spo-a", Secondary: "spo-b"},
 		},
 		Windows: []map[string]any{},
-		Vetoes:  api.Vetoes{RotationPolicyExpiry: "error"},
+		Vetoes:  api.Vetoes{"rotation_policy_expiry": "error"},
 	}
 }
 

@@ -54,7 +54,7 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 	}
 	inv := roll.Inventory{
 		TenantID: tenantID, Name: d.Name, Cloud: string(d.Cloud), Credential: d.Credential, Labels: d.Labels,
-		Approval:   string(d.Approval),
+		Approval: string(d.Approval), Vetoes: d.Vetoes,
 		SharePoint: roll.SharePointSettings{Lease: string(d.SharePoint.Lease), MinGap: gap},
 		Keys:       each(d.Keys, declaredKey), FormerKeys: each(d.FormerKeys, declaredKey),
 		Policies: each(d.Policies, func(p Policy) roll.Policy {
@@ -67,13 +67,8 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 	for _, g := range d.SharePoint.Geos {
 		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL})
 	}
-	if v := d.Vetoes.RotationPolicyExpiry; v != "" {
-		inv.Vetoes = map[string]string{vetoRotationExpiry: string(v)}
-	}
 	return inv, nil
 }
-
-const vetoRotationExpiry = "rotation_policy_expiry"
 
 func declaredKey(k Key) roll.Key { return roll.Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name} }
 
@@ -117,7 +112,7 @@ func declaration(inv roll.Inventory) TenantDeclaration {
 				SampleMailboxes: p.SampleMailboxes, Geo: p.Geo, Primary: p.Primary, Secondary: p.Secondary,
 			}
 		}),
-		Vetoes: Vetoes{RotationPolicyExpiry: VetoesRotationPolicyExpiry(inv.Vetoes[vetoRotationExpiry])},
+		Vetoes: inv.Vetoes,
 	}
 }
 

@@ -46,14 +46,17 @@ func (e Evidence) Valid() bool {
 
 // Defines values for FindingLevel.
 const (
-	FindingLevelError   FindingLevel = "error"
-	FindingLevelWarning FindingLevel = "warning"
+	FindingLevelError      FindingLevel = "error"
+	FindingLevelNotChecked FindingLevel = "not_checked"
+	FindingLevelWarning    FindingLevel = "warning"
 )
 
 // Valid indicates whether the value is a known member of the FindingLevel enum.
 func (e FindingLevel) Valid() bool {
 	switch e {
 	case FindingLevelError:
+		return true
+	case FindingLevelNotChecked:
 		return true
 	case FindingLevelWarning:
 		return true
@@ -512,24 +515,6 @@ func (e TenantDeclarationCloud) Valid() bool {
 	}
 }
 
-// Defines values for VetoesRotationPolicyExpiry.
-const (
-	VetoesRotationPolicyExpiryError   VetoesRotationPolicyExpiry = "error"
-	VetoesRotationPolicyExpiryWarning VetoesRotationPolicyExpiry = "warning"
-)
-
-// Valid indicates whether the value is a known member of the VetoesRotationPolicyExpiry enum.
-func (e VetoesRotationPolicyExpiry) Valid() bool {
-	switch e {
-	case VetoesRotationPolicyExpiryError:
-		return true
-	case VetoesRotationPolicyExpiryWarning:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for Workload.
 const (
 	WorkloadExchange      Workload = "exchange"
@@ -636,19 +621,27 @@ type Evidence string
 
 // Finding What was seen, where, and how to mend it. An error keeps the roll from beginning.
 type Finding struct {
-	Code  string       `json:"code"`
+	Code string `json:"code"`
+
+	// Level `error` keeps the roll from beginning; `warning` is shown with the plan; `not_checked` could not be read, so it
+	// is neither in order nor wrong, and its text says why.
 	Level FindingLevel `json:"level"`
+
+	// OwnLevel `error` keeps the roll from beginning; `warning` is shown with the plan; `not_checked` could not be read, so it
+	// is neither in order nor wrong, and its text says why.
+	OwnLevel FindingLevel `json:"own_level,omitempty,omitzero"`
 
 	// Passing True for what comes and goes by itself; not in the plan's hash.
 	Passing bool   `json:"passing,omitempty,omitzero"`
 	Remedy  string `json:"remedy"`
 	Seen    string `json:"seen"`
 
-	// Subject The key or policy that it is about.
+	// Subject The key, vault, policy or workload that it is about.
 	Subject string `json:"subject"`
 }
 
-// FindingLevel defines model for Finding.Level.
+// FindingLevel `error` keeps the roll from beginning; `warning` is shown with the plan; `not_checked` could not be read, so it
+// is neither in order nor wrong, and its text says why.
 type FindingLevel string
 
 // Geo A SharePoint geo location with its own admin site.
@@ -1428,7 +1421,9 @@ type TenantDeclaration struct {
 	// SharePoint How SharePoint key operations of the tenant are kept apart.
 	SharePoint SharePointSettings `json:"sharepoint,omitempty,omitzero"`
 
-	// Vetoes How strictly some findings are judged.
+	// Vetoes How this tenant judges findings, by their code: as an `error`, which keeps a roll from beginning, or as a `warning`.
+	// Any finding may be made an error. Only a few errors may be made warnings (docs/preflight.md lists them); a
+	// veto that may not be is refused with 422. A veto that is milder than before takes a second person.
 	Vetoes Vetoes `json:"vetoes,omitempty,omitzero"`
 
 	// Windows Change windows come later; leave it empty.
@@ -1475,14 +1470,10 @@ type VersionID = string
 // VersionWanted `new`, or the 32 hex digits of an existing version to adopt.
 type VersionWanted = string
 
-// Vetoes How strictly some findings are judged.
-type Vetoes struct {
-	// RotationPolicyExpiry A Key Vault rotation policy that stamps an expiry on new versions; `error` where left out.
-	RotationPolicyExpiry VetoesRotationPolicyExpiry `json:"rotation_policy_expiry,omitempty,omitzero"`
-}
-
-// VetoesRotationPolicyExpiry A Key Vault rotation policy that stamps an expiry on new versions; `error` where left out.
-type VetoesRotationPolicyExpiry string
+// Vetoes How this tenant judges findings, by their code: as an `error`, which keeps a roll from beginning, or as a `warning`.
+// Any finding may be made an error. Only a few errors may be made warnings (docs/preflight.md lists them); a
+// veto that may not be is refused with 422. A veto that is milder than before takes a second person.
+type Vetoes map[string]string
 
 // Workload What a data encryption policy covers.
 type Workload string

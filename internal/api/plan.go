@@ -45,7 +45,7 @@ func planStep(s roll.PlanStep) PlanStep {
 
 func findings(in []roll.Finding) []Finding {
 	return each(in, func(f roll.Finding) Finding {
-		return Finding{Code: f.Code, Level: FindingLevel(f.Level), Subject: f.Subject, Seen: f.Seen, Remedy: f.Remedy, Passing: f.Passing}
+		return Finding{Code: f.Code, Level: FindingLevel(f.Level), Subject: f.Subject, Seen: f.Seen, Remedy: f.Remedy, Passing: f.Passing, OwnLevel: FindingLevel(f.OwnLevel)}
 	})
 }
 

@@ -35,6 +35,9 @@ func normalise(inv roll.Inventory) (roll.Inventory, error) {
 	if len(inv.Windows) > 0 {
 		return inv, invalid("/windows", "change windows are not supported yet: leave the list empty")
 	}
+	if err := roll.CheckVetoes(inv.Vetoes); err != nil {
+		return inv, err
+	}
 	keys, err := checkKeys(inv)
 	if err != nil {
 		return inv, err

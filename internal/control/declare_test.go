@@ -55,6 +55,8 @@ func TestDeclarationsRefused(t *testing.T) {
 		"mailbox at SharePoint":  {func(i *inv) { i.Policies[2].SampleMailboxes = []string{"a@b"} }, "/policies/2/sample_mailboxes"},
 		"geo at Exchange":        {func(i *inv) { i.Policies[1].Geo = "NAM" }, "/policies/1/geo"},
 		"slots at Exchange":      {func(i *inv) { i.Policies[1].Primary = "exo-a" }, "/policies/1/primary"},
+		"veto on nothing":        {func(i *inv) { i.Vetoes = map[string]string{"key_disable": "error"} }, "/vetoes/key_disable"},
+		"veto of safety":         {func(i *inv) { i.Vetoes = map[string]string{"key_disabled": "warning"} }, "/vetoes/key_disabled"},
 		"slot at multi-workload": {func(i *inv) { i.Policies[0].Secondary = "m-a" }, "/policies/0/secondary"},
 	} {
 		i := contoso()

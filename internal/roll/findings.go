@@ -36,8 +36,9 @@ func inspect(inv Inventory, p Plan, obs Observation, now time.Time) []Finding {
 		}
 	}
 	c.undeclared()
+	judge(inv.Vetoes, c.found)
 	slices.SortStableFunc(c.found, func(a, b Finding) int {
-		return cmp.Or(strings.Compare(string(a.Level), string(b.Level)), strings.Compare(a.Code, b.Code),
+		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code),
 			strings.Compare(a.Subject, b.Subject), strings.Compare(a.Seen, b.Seen))
 	})
 	return c.found
@@ -137,13 +138,8 @@ func (c *inspection) rotation(subject string, k Key, ko KeyObservation) {
 		return
 	}
 	if ko.Rotation.ExpiryTime != "" {
-		seen := fmt.Sprintf("the rotation policy of key %s stamps an expiry of %s on every new version", k.Name, ko.Rotation.ExpiryTime)
-		remedy := "take the expiry time out of the key's rotation policy: an expired key stops Microsoft 365 from reading its data"
-		if c.inv.Vetoes["rotation_policy_expiry"] == string(LevelWarning) {
-			c.warn(subject, "rotation_policy_expiry", seen, remedy)
-		} else {
-			c.err(subject, "rotation_policy_expiry", seen, remedy)
-		}
+		c.err(subject, "rotation_policy_expiry", fmt.Sprintf("the rotation policy of key %s stamps an expiry of %s on every new version", k.Name, ko.Rotation.ExpiryTime),
+			"take the expiry time out of the key's rotation policy: an expired key stops Microsoft 365 from reading its data")
 	}
 	if ko.Rotation.AutoRotate {
 		c.warn(subject, "rotation_policy_rotates", "the rotation policy of key "+k.Name+" makes versions by itself, which no policy takes up without a refresh", "turn automatic rotation off, or let Keyroll adopt its versions")

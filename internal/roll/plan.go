@@ -85,10 +85,16 @@ type Params struct {
 type Level string
 
 // An error keeps the roll from beginning; a warning is shown with the plan.
+// What could not be read is not_checked: it is neither in order nor wrong, and
+// it must not look like either.
 const (
-	LevelError   Level = "error"
-	LevelWarning Level = "warning"
+	LevelError      Level = "error"
+	LevelWarning    Level = "warning"
+	LevelNotChecked Level = "not_checked"
 )
+
+// Levels lists them, the gravest first.
+func Levels() []Level { return []Level{LevelError, LevelWarning, LevelNotChecked} }
 
 // Finding is something that preflight saw: what, where, and how to mend it.
 type Finding struct {
@@ -100,6 +106,9 @@ type Finding struct {
 	// Passing findings come and go by themselves (another operation under way);
 	// they are shown, but a plan is not a different one because of them.
 	Passing bool `json:"passing,omitempty"`
+	// OwnLevel is the level that the code has by itself, where the tenant's
+	// veto gave it another.
+	OwnLevel Level `json:"own_level,omitempty"`
 }
 
 // Errors returns the findings that keep the roll from beginning.

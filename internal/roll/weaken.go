@@ -1,0 +1,167 @@
+package roll
+
+import (
+	"cmp"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+)
+
+// Weakening is a member of a declaration whose change takes a guard away, or
+// sends Keyroll's credential elsewhere: it takes effect only when a second
+// person confirms it. From and To are for people.
+type Weakening struct {
+	Pointer string `json:"pointer"`
+	What    string `json:"what"`
+	From    string `json:"from"`
+	To      string `json:"to"`
+}
+
+// Member says of a member of a declaration whether a change of it can weaken
+// something, and when; or why it cannot. The pointer of a list's item leaves its index out.
+type Member struct {
+	Pointer string
+	Guarded bool
+	Why     string
+}
+
+// Members classifies every member of Inventory. A test holds the list against
+// the type: a member that is added is classified, or nothing is green.
+func Members() []Member {
+	return []Member{
+		{"/tenant_id", false, "it names the tenant and cannot change"},
+		{"/name", false, "for people only"},
+		{"/labels", false, "for people and for the choice of tenants only"},
+		{"/cloud", true, "another cloud means other hosts"},
+		{"/credential", true, "another credential acts as somebody else"},
+		{"/approval", true, "from required to not_required, in a first declaration too"},
+		{"/sharepoint/lease", true, "from tenant to geo: more than one SharePoint operation at a time in the tenant"},
+		{"/sharepoint/min_gap", true, "a shorter pause between Primary and Secondary"},
+		{"/sharepoint/geos/id", true, "a geo added or taken away"},
+		{"/sharepoint/geos/admin_url", true, "another host"},
+		{"/keys/id", false, "a new key is read into the ledger first; one that leaves keeps its rows and their watch"},
+		{"/keys/vault_url", true, "a host that no key was declared in before, or another host for a key"},
+		{"/keys/name", false, "a roll looks for the declared key in the policy or the slot, and halts where it is another"},
+		{"/former_keys/id", false, "as for keys"},
+		{"/former_keys/vault_url", true, "as for keys"},
+		{"/former_keys/name", false, "as for keys"},
+		{"/policies/id", false, "a policy left out that uses a rolled key is an error of the plan"},
+		{"/policies/workload", false, "checked against Microsoft before each effect"},
+		{"/policies/name", false, "for people only; another name at Microsoft is a warning"},
+		{"/policies/guid", false, "checked against Microsoft before each effect"},
+		{"/policies/keys", false, "checked against Microsoft before each effect"},
+		{"/policies/sample_mailboxes", false, "they are read only, and prove nothing that a guard rests on"},
+		{"/policies/geo", false, "checked against Microsoft before each effect"},
+		{"/policies/primary", false, "checked against Microsoft before each effect"},
+		{"/policies/secondary", false, "checked against Microsoft before each effect"},
+		{"/windows", false, "change windows are refused so far"},
+		{"/vetoes", true, "a finding judged more mildly than before, in a first declaration than by default"},
+	}
+}
+
+// Weakens returns what the new declaration weakens of the old one, in the
+// order of their pointers; none where it only strengthens or changes what no
+// guard rests on. It looks at the declarations alone.
+func Weakens(old, now Inventory) []Weakening {
+	w := &weakenings{}
+	w.changed("/cloud", "the tenant is looked for in another cloud", old.Cloud, now.Cloud)
+	w.changed("/credential", "Keyroll acts in the tenant with another credential", old.Credential, now.Credential)
+	if strict(old.Approval) && !strict(now.Approval) {
+		w.add("/approval", "rolls begin without a second person", ApprovalRequired, ApprovalNotRequired)
+	}
+	if perTenant(old.SharePoint.Lease) && !perTenant(now.SharePoint.Lease) {
+		w.add("/sharepoint/lease", "SharePoint operations of several geos may run at once", LeasePerTenant, LeasePerGeo)
+	}
+	if now.SharePoint.MinGap < old.SharePoint.MinGap {
+		w.add("/sharepoint/min_gap", "the pause between Primary and Secondary is shorter",
+			time.Duration(old.SharePoint.MinGap).String(), time.Duration(now.SharePoint.MinGap).String())
+	}
+	w.geos(old, now)
+	w.hosts(old, now)
+	w.vetoes(old.Vetoes, now.Vetoes)
+	slices.SortFunc(w.found, func(a, b Weakening) int { return cmp.Compare(a.Pointer, b.Pointer) })
+	return w.found
+}
+
+// WeakensDefaults is Weakens for a first declaration, which nobody has agreed
+// to before: held against what holds where a declaration says nothing.
+func WeakensDefaults(first Inventory) []Weakening {
+	plain := first
+	plain.Approval, plain.Vetoes = ApprovalRequired, nil
+	return Weakens(plain, first)
+}
+
+func strict(approval string) bool { return approval != ApprovalNotRequired }
+func perTenant(lease string) bool { return lease != LeasePerGeo }
+
+type weakenings struct{ found []Weakening }
+
+func (w *weakenings) add(pointer, what, from, to string) {
+	w.found = append(w.found, Weakening{Pointer: pointer, What: what, From: from, To: to})
+}
+
+func (w *weakenings) changed(pointer, what, from, to string) {
+	if !strings.EqualFold(from, to) {
+		w.add(pointer, what, from, to)
+	}
+}
+
+func (w *weakenings) geos(old, now Inventory) {
+	for _, g := range old.SharePoint.Geos {
+		switch seen, ok := now.GeoByID(g.ID); {
+		case !ok:
+			w.add("/sharepoint/geos/"+g.ID, "a SharePoint geo is no longer looked after", g.AdminURL, "")
+		case !strings.EqualFold(strings.TrimSuffix(seen.AdminURL, "/"), strings.TrimSuffix(g.AdminURL, "/")):
+			w.add("/sharepoint/geos/"+g.ID, "the geo's admin site is another host", g.AdminURL, seen.AdminURL)
+		}
+	}
+	for _, g := range now.SharePoint.Geos {
+		if _, ok := old.GeoByID(g.ID); !ok {
+			w.add("/sharepoint/geos/"+g.ID, "a SharePoint geo is added", "", g.AdminURL)
+		}
+	}
+}
+
+// hosts: the credential's tokens go to no vault that a second person has not
+// seen declared, and a declared key does not move to another vault unseen.
+func (w *weakenings) hosts(old, now Inventory) {
+	known, of := map[string]bool{}, map[string]string{}
+	for _, k := range slices.Concat(old.Keys, old.FormerKeys) {
+		known[k.Ref().Host], of[k.ID] = true, k.Ref().Host
+	}
+	for _, list := range []struct {
+		at   string
+		keys []Key
+	}{{"/keys/", now.Keys}, {"/former_keys/", now.FormerKeys}} {
+		for _, k := range list.keys {
+			host := k.Ref().Host
+			switch before, declared := of[k.ID]; {
+			case declared && before != host:
+				w.add(list.at+k.ID, "the key is looked for in another vault", before, host)
+			case !known[host]:
+				w.add(list.at+k.ID, "a vault is added that no key was declared in before", "", host)
+			}
+		}
+	}
+}
+
+// vetoes: what counts is how a finding is judged before and after, whether a
+// veto says so or none does.
+func (w *weakenings) vetoes(old, now map[string]string) {
+	codes := maps.Clone(old)
+	if codes == nil {
+		codes = map[string]string{}
+	}
+	maps.Copy(codes, now)
+	for code := range codes {
+		kind, ok := KindOfFinding(code)
+		if !ok {
+			continue
+		}
+		from, to := cmp.Or(Level(old[code]), kind.Level), cmp.Or(Level(now[code]), kind.Level)
+		if levelOrder(to) > levelOrder(from) {
+			w.add("/vetoes/"+code, "this finding no longer weighs as much: "+kind.Means, string(from), string(to))
+		}
+	}
+}
