@@ -144,3 +144,18 @@ func TestRefreshAgainstFaults(t *testing.T) {
 		})
 	}
 }
+
+func TestAssignment(t *testing.T) {
+	c, w := simulated(t)
+	all, err := c.Policies(t.Context(), roll.MultiWorkload)
+	if err != nil || len(all) != 1 {
+		t.Fatal(all, err)
+	}
+	got, err := c.Assignment(t.Context())
+	if want := (roll.AssignmentObservation{Assigned: true, GUID: all[0].GUID, Name: all[0].Name}); err != nil || got != want {
+		t.Errorf("%+v, %v; want %+v", got, err, want)
+	}
+	if n := w.Requests(sim.ServiceExchange, sim.OpGetM365Assignment); n != 1 {
+		t.Errorf("%d requests", n)
+	}
+}

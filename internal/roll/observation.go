@@ -75,6 +75,16 @@ type PolicyObservation struct {
 	AzureKeyIDs []string `json:"azure_key_ids,omitempty"`
 }
 
+// AssignmentObservation is the multi-workload policy that is assigned to the
+// tenant. What Microsoft returns is not documented: GUID and Name are those of
+// the one object returned, either may be "".
+type AssignmentObservation struct {
+	Trouble  *Trouble `json:"trouble,omitempty"`
+	Assigned bool     `json:"assigned"`
+	GUID     string   `json:"guid,omitempty"`
+	Name     string   `json:"name,omitempty"`
+}
+
 // SharePointStatus is CSOM's CustomerKeyStatus.
 type SharePointStatus int
 
@@ -130,6 +140,8 @@ type Observation struct {
 	Keys       map[string]KeyObservation        `json:"keys"`
 	Policies   map[string]PolicyObservation     `json:"policies"`
 	SharePoint map[string]SharePointObservation `json:"sharepoint"`
+	// Assignment is nil where it was not asked for.
+	Assignment *AssignmentObservation `json:"assignment,omitempty"`
 	// Undeclared are policies at Microsoft that the declaration does not name.
 	Undeclared []PolicyObservation `json:"undeclared,omitempty"`
 	// Troubles of reads that belong to no single item, by workload.

@@ -20,20 +20,56 @@ const parallel = 6
 // error, where there is one, joins the failures that will pass (throttled,
 // unavailable): the observation beside it is as complete as it could be.
 func (g *Gateway) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
-	s := &surveyor{g: g, inv: inv, slots: make(chan struct{}, parallel), obs: roll.Observation{At: time.Now().UTC(),
+	s := g.surveyor(inv)
+	s.readAll(ctx, inv.UsesExchange())
+	return s.end()
+}
+
+// Discover reads what Survey reads, and which multi-workload policy is
+// assigned: for comparisons, which a plan's patience does not depend on.
+func (g *Gateway) Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
+	s := g.surveyor(inv)
+	s.readAll(ctx, inv.UsesExchange())
+	if inv.UsesExchange() {
+		s.read(func() { s.assignment(ctx) })
+	}
+	return s.end()
+}
+
+// Explore reads everything that can be read without a declaration: all
+// policies, the assignment, and the geos and keys that inv happens to name.
+func (g *Gateway) Explore(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
+	s := g.surveyor(inv)
+	s.readAll(ctx, true)
+	s.read(func() { s.assignment(ctx) })
+	return s.end()
+}
+
+func (g *Gateway) surveyor(inv roll.Inventory) *surveyor {
+	return &surveyor{g: g, inv: inv, slots: make(chan struct{}, parallel), obs: roll.Observation{At: time.Now().UTC(),
 		Keys: map[string]roll.KeyObservation{}, Policies: map[string]roll.PolicyObservation{},
 		SharePoint: map[string]roll.SharePointObservation{}, Troubles: map[roll.Workload]roll.Trouble{}}}
-	for _, k := range inv.Keys {
+}
+
+// readAll begins to read all keys and geos. A tenant with only SharePoint
+// policies needs no rights in Exchange. One with either kind of Exchange policy
+// is read for both, since an undeclared policy of the other kind may use the
+// same keys.
+func (s *surveyor) readAll(ctx context.Context, exchange bool) {
+	for _, k := range s.inv.Keys {
 		s.read(func() { s.key(ctx, k) })
 	}
-	if s.usesExchange() {
+	if exchange {
 		for _, w := range []roll.Workload{roll.MultiWorkload, roll.Exchange} {
 			s.read(func() { s.policies(ctx, w) })
 		}
 	}
-	for _, geo := range inv.SharePoint.Geos {
+	for _, geo := range s.inv.SharePoint.Geos {
 		s.read(func() { s.geo(ctx, geo) })
 	}
+}
+
+func (s *surveyor) end() (roll.Observation, error) {
 	s.wait.Wait()
 	return s.obs, errors.Join(s.passing...)
 }
@@ -57,18 +93,6 @@ func (s *surveyor) read(f func()) {
 		defer func() { <-s.slots }()
 		f()
 	}()
-}
-
-// usesExchange: a tenant with only SharePoint policies needs no rights in
-// Exchange. One with either kind of Exchange policy is read for both, since an
-// undeclared policy of the other kind may use the same keys.
-func (s *surveyor) usesExchange() bool {
-	for _, p := range s.inv.Policies {
-		if p.Workload != roll.SharePoint {
-			return true
-		}
-	}
-	return false
 }
 
 // trouble turns a failed read into what an observation keeps.
@@ -143,6 +167,20 @@ func (s *surveyor) policies(ctx context.Context, w roll.Workload) {
 			s.obs.Undeclared = append(s.obs.Undeclared, p)
 		}
 	}
+}
+
+func (s *surveyor) assignment(ctx context.Context) {
+	c, err := s.g.Exchange(s.inv)
+	var o roll.AssignmentObservation
+	if err == nil {
+		o, err = c.Assignment(ctx)
+	}
+	if err != nil {
+		o = roll.AssignmentObservation{Trouble: s.trouble(err)}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.obs.Assignment = &o
 }
 
 func (s *surveyor) geo(ctx context.Context, geo roll.Geo) {
