@@ -55,6 +55,11 @@ func stateAction(r roll.Roll, now time.Time, b roll.Bounds) string {
 		if r.Attention != nil {
 			return attentionAction(r)
 		}
+		for i := range r.Steps {
+			if s := &r.Steps[i]; s.WaitingFor == roll.WaitManual && s.Offer != nil {
+				return fmt.Sprintf("Do not run the line of step %d any more. A person reports whether it was run, by POST %s/steps/%d/report; what was begun is watched to its end, and then the roll is cancelled.", s.N, path(r), s.N)
+			}
+		}
 		return "Nothing: an operation under way at Microsoft cannot be stopped; it is watched to its end, and then the roll is cancelled."
 	case roll.Succeeded:
 		return succeededAction(r) + leftBehindAction(r)
@@ -94,6 +99,12 @@ func attentionAction(r roll.Roll) string {
 // runningAction says what a running roll waits for: of the steps that are not
 // at work, the one that has waited longest speaks for all.
 func runningAction(r roll.Roll, now time.Time, b roll.Bounds) string {
+	for i := range r.Steps {
+		// Only a person moves this one, however long it has waited.
+		if s := &r.Steps[i]; s.WaitingFor == roll.WaitManual && s.Offer != nil {
+			return manualAction(r, *s)
+		}
+	}
 	if still := r.Stuck(now, b); len(still) > 0 {
 		return fmt.Sprintf("Step %d (%s) has not moved since %s: look at its error and at what it last saw, and at Microsoft; cancel or abandon the roll if it will not go on.",
 			still[0].Step, still[0].Kind, stamp(&still[0].Since))
@@ -127,6 +138,10 @@ func waitingAction(r roll.Roll, s roll.Step) string {
 		return "Nothing: a SharePoint key operation that Keyroll did not begin is under way (" + s.Seen + "), and is waited for."
 	case roll.WaitNotBefore:
 		return "Nothing: the new key version is not valid yet; it waits" + until(s) + "."
+	case roll.WaitManual:
+		return manualAction(r, s)
+	case roll.WaitRunbook:
+		return fmt.Sprintf("Nothing: the runbook job of step %d is under way (%s); it is waited for and never sent twice.", s.N, s.Seen)
 	case roll.WaitMicrosoft:
 		text := "Nothing: Microsoft is at work on step " + fmt.Sprint(s.N) + " (" + s.Seen
 		if s.Percent != nil {
@@ -140,6 +155,19 @@ func waitingAction(r roll.Roll, s roll.Step) string {
 		return fmt.Sprintf("Nothing yet: step %d failed (%s) and is tried again%s.", s.N, s.Error.Code, until(s))
 	}
 	return fmt.Sprintf("Nothing: step %d (%s) begins%s.", s.N, s.Title, until(s))
+}
+
+// manualAction says what a person runs, and how its end is reported.
+func manualAction(r roll.Roll, s roll.Step) string {
+	if s.Offer == nil {
+		return fmt.Sprintf("Nothing: step %d (%s) begins%s.", s.N, s.Title, until(s))
+	}
+	check := ""
+	if s.Offer.Check != "" {
+		check = "look with " + s.Offer.Check + " that nothing has changed, "
+	}
+	return fmt.Sprintf("Step %d is done by hand: in a session of %s %srun %s once; then a person reports the outcome by POST %s/steps/%d/report.",
+		s.N, s.Offer.Connect, check, s.Offer.Line, path(r), s.N)
 }
 
 func until(s roll.Step) string {

@@ -76,6 +76,9 @@ var always = time.Unix(0, 0).UTC()
 // open intent is settled whatever stands before it: the steps before it had
 // ended when it was written, and only the lease may have been given back since.
 func (r *Roll) opens(s *Step) time.Time {
+	if s.WaitingFor == WaitManual {
+		return time.Time{} // a person opens it
+	}
 	at := always
 	if s.NextAttemptAt != nil && s.NextAttemptAt.After(at) {
 		at = *s.NextAttemptAt

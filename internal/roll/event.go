@@ -95,6 +95,9 @@ type (
 		At           time.Time
 		Code, Detail string
 		NotApplied   bool
+		// Over closes the intent as one of an operation that has ended, applied
+		// or not, and that does no harm when it is done again, as another one.
+		Over bool
 	}
 	// Halted stops the roll for a person. OpEnded: the operation at
 	// Microsoft was seen to have ended.
@@ -104,6 +107,8 @@ type (
 		Code, Detail, Action string
 		Findings             []Finding
 		NotApplied, OpEnded  bool
+		// Over is that of WillRetry.
+		Over bool
 		// Settled closes the intent as one whose effect is known: Result says what
 		// it was. A version that was made and must not be used is recorded so.
 		Settled bool
@@ -180,6 +185,8 @@ func By(ev Event) Actor {
 		return e.By
 	case GiveUp:
 		return e.By
+	case Reported:
+		return e.By
 	}
 	return Keyroll()
 }
@@ -243,4 +250,5 @@ const (
 	RefusedNoSuchStep    = "no_such_step"
 	RefusedStepState     = "wrong_step_state"
 	RefusedPlanHasErrors = "plan_has_errors"
+	RefusedReportTime    = "report_time"
 )

@@ -82,11 +82,16 @@ type Inventory struct {
 	Labels     map[string]string  `json:"labels,omitempty"`
 	Approval   string             `json:"approval"`
 	SharePoint SharePointSettings `json:"sharepoint"`
+	Transports TransportSettings  `json:"transports,omitzero"`
+	Automation *AutomationAccount `json:"automation,omitempty"`
 	Keys       []Key              `json:"keys"`
 	FormerKeys []Key              `json:"former_keys,omitempty"`
 	Policies   []Policy           `json:"policies"`
 	Windows    []json.RawMessage  `json:"windows,omitempty"`
 	Vetoes     map[string]string  `json:"vetoes,omitempty"`
+	// Recorded are the transports that were chosen last, by place. They are no
+	// part of the declaration: the store adds them when it reads one.
+	Recorded map[string]ChosenTransport `json:"-"`
 }
 
 // Approval settings of a tenant.
@@ -117,6 +122,8 @@ const DefaultMinGap = 24 * time.Hour
 type Geo struct {
 	ID       string `json:"id"`
 	AdminURL string `json:"admin_url"`
+	// Transport overrides the tenant's for this geo; "" where it does not.
+	Transport string `json:"transport,omitempty"`
 }
 
 // Key is a root key: its declared id, its vault and its name there.

@@ -54,6 +54,9 @@ func (r *Roll) mayPoll(s *Step) bool {
 
 // polled says whether a waiting step is looked at without a claim.
 func polled(s *Step) bool {
+	if s.WaitingFor == WaitManual {
+		return false
+	}
 	switch s.Kind {
 	case SharePointAwait, SharePointLease:
 		return true
@@ -156,11 +159,12 @@ const (
 	StuckFailing        = "failing"
 	StuckNoProgress     = "no_progress"
 	StuckUnproven       = "lost_answer"
+	StuckManual         = "manual_step"
 )
 
 // StuckReasons lists every reason code of a standstill.
 func StuckReasons() []string {
-	return []string{StuckNeedsAttention, StuckFailing, StuckNoProgress, StuckUnproven}
+	return []string{StuckNeedsAttention, StuckFailing, StuckNoProgress, StuckUnproven, StuckManual}
 }
 
 // Stuck returns the steps that have not moved for longer than their workload's
@@ -194,7 +198,7 @@ func (r Roll) Stuck(now time.Time, b Bounds) []Standstill {
 // heldUp: the step could go on, were it not for another one, for the lease, or
 // for the roll having stopped; whatever that is has its own standstill.
 func (r *Roll) heldUp(s *Step) bool {
-	if s.State != StepReady && s.State != StepWaiting {
+	if s.State != StepReady && s.State != StepWaiting || s.WaitingFor == WaitManual {
 		return false
 	}
 	return r.opens(s).IsZero() || r.State != Running && !r.mustWatch(s)
@@ -204,6 +208,8 @@ func stuckCode(s *Step) string {
 	switch {
 	case s.State == StepNeedsAttention:
 		return StuckNeedsAttention
+	case s.WaitingFor == WaitManual:
+		return StuckManual
 	case s.IntentOpen && s.State != StepRunning:
 		return StuckUnproven
 	case s.State == StepReady && s.Error != nil:
@@ -214,7 +220,7 @@ func stuckCode(s *Step) string {
 
 func (r *Roll) bound(s *Step, b Bounds) time.Duration {
 	atSharePoint := s.Kind == SharePointAwait || s.Kind == SharePointRollKey && s.State == StepWaiting
-	if !atSharePoint || s.State == StepNeedsAttention {
+	if !atSharePoint || s.State == StepNeedsAttention || s.WaitingFor == WaitManual {
 		return b.Exchange
 	}
 	if s.Percent != nil {

@@ -144,6 +144,9 @@ type Observation struct {
 	Assignment *AssignmentObservation `json:"assignment,omitempty"`
 	// Undeclared are policies at Microsoft that the declaration does not name.
 	Undeclared []PolicyObservation `json:"undeclared,omitempty"`
+	// Transports are those chosen in this survey, by place; one that could not
+	// be decided is missing.
+	Transports map[string]ChosenTransport `json:"transports,omitempty"`
 	// Troubles of reads that belong to no single item, by workload.
 	Troubles map[Workload]Trouble `json:"troubles,omitempty"`
 }

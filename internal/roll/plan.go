@@ -77,6 +77,8 @@ type Params struct {
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	// Scope of the SharePoint lease.
 	Scope string `json:"scope,omitempty"`
+	// Transport of the change, and of what watches it; "" is the native one.
+	Transport Transport `json:"transport,omitempty"`
 	// Gap to keep after the last SharePoint operation on the same geo.
 	Gap Duration `json:"gap,omitempty"`
 }

@@ -167,9 +167,10 @@ func (b *builder) steps() {
 				after = append(after, b.create(k, []int{pre}, Params{}))
 			}
 		}
-		refresh := b.add(PlanStep{Kind: RefreshPolicy, After: after, Policy: p.ID,
+		under := Params{Transport: b.obs.Transports[Place(p.Workload, "")].Via}
+		refresh := b.add(PlanStep{Kind: RefreshPolicy, After: after, Policy: p.ID, Params: under,
 			Title: fmt.Sprintf("Refresh %s policy %s", p.Workload, p.Name), EstimateSeconds: estimateRefresh})
-		b.add(PlanStep{Kind: Verify, After: []int{refresh}, Policy: p.ID,
+		b.add(PlanStep{Kind: Verify, After: []int{refresh}, Policy: p.ID, Params: under,
 			Title: fmt.Sprintf("Verify %s policy %s", p.Workload, p.Name), EstimateSeconds: estimateRead})
 	}
 	b.sharePoint(pre)
@@ -223,7 +224,8 @@ func (b *builder) sharePoint(pre int) {
 			awaits = []int{prev}
 		}
 		b.add(PlanStep{Kind: Verify, After: awaits, Policy: p.ID, Geo: p.Geo,
-			Title: "Verify SharePoint geo " + p.Geo, EstimateSeconds: estimateRead})
+			Params: Params{Transport: b.obs.Transports[Place(SharePoint, p.Geo)].Via},
+			Title:  "Verify SharePoint geo " + p.Geo, EstimateSeconds: estimateRead})
 	}
 }
 
@@ -244,14 +246,15 @@ func (b *builder) slot(p Policy, slot Slot, prev int) int {
 		return b.create(keyID, []int{prev}, Params{})
 	}
 	gap, scope := b.inv.SharePoint.MinGap, b.inv.LeaseScope(p.Geo)
+	via := b.obs.Transports[Place(SharePoint, p.Geo)].Via
 	after := []int{b.create(keyID, []int{prev}, Params{Gap: gap, Scope: scope})}
 	if after[0] < prev {
 		after = []int{after[0], prev}
 	}
 	rolled := b.add(PlanStep{Kind: SharePointRollKey, After: after, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{OldVersion: ref.Version, Gap: gap, Scope: scope},
+		Params: Params{OldVersion: ref.Version, Gap: gap, Scope: scope, Transport: via},
 		Title:  fmt.Sprintf("Roll the %s key of SharePoint geo %s", slot, p.Geo), EstimateSeconds: estimateRead})
 	return b.add(PlanStep{Kind: SharePointAwait, After: []int{rolled}, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{Scope: scope},
+		Params: Params{Scope: scope, Transport: via},
 		Title:  fmt.Sprintf("Watch SharePoint geo %s take up the %s key", p.Geo, slot), EstimateSeconds: estimateSharePoint})
 }

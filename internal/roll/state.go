@@ -208,6 +208,8 @@ const (
 	WaitMicrosoft   = "microsoft"
 	WaitSettle      = "lost_answer_to_settle"
 	WaitOwnUnproven = "own_operation_unproven"
+	WaitRunbook     = "runbook_job"
+	WaitManual      = "manual_step"
 )
 
 // Patient says that waiting for this is nobody's fault and is not counted as

@@ -41,7 +41,7 @@ func aboutStep(s StepState) string {
 	case StepRunning:
 		return "Claimed by a worker under the step's epoch."
 	case StepWaiting:
-		return "Waits for time, for the queue or for Microsoft; waiting_for says which."
+		return "Waits for time, for the queue, for Microsoft or for a person; waiting_for says which."
 	case StepNeedsAttention:
 		return "Halted; the roll's attention says why and what to do."
 	case StepSucceeded:
@@ -75,6 +75,8 @@ func eventDocs() [][4]string {
 		{Halted{}.Type(), "the worker at the step's epoch", "any with the step running or waiting", "the step halts; a running roll needs attention"},
 		{Crashed{}.Type(), "Keyroll", "any with a step running under the worker", "its epochs grow, its steps are ready; the fifth crash in a row halts"},
 		{PlanChanged{}.Type(), "preflight", "running", "awaiting_approval with a new round; needs_attention where the new plan has errors"},
+		{Offered{}.Type(), "the worker at the step's epoch, for a manual step", "any with the step running or waiting", "the step waits for a person (manual_step) with its intent open: the line may be run at any time from here; in a roll that stopped before it was shown, it is not shown"},
+		{Reported{}.Type(), "a person", "running, needs_attention, cancelling; a step that shows a line", "done: looked at, then the step ends or halts; not_done: the intent is closed, and a running roll shows the line again"},
 		{LeaseGranted{}.Type(), "the lease step", "any with the step running or waiting", "the step succeeded; given back at once if the roll stopped meanwhile"},
 		{LeaseQueued{}.Type(), "the lease step", "any with the step running or waiting", "the step waits in the queue"},
 	}
@@ -134,6 +136,8 @@ Roll.Apply is the only place that decides what may happen to a roll. An event th
 - A worker's event carries its step's epoch; an older one is refused (stale_epoch).
 - An effect's intent is open from step_begun until its end is known. In needs_attention and cancelling no new intent is written.
 - An operation's id is the same in every attempt; its round grows only when it is known not to have been applied.
+- A manual step that has been shown counts as an operation that may be under way until a person reports: cancel waits for the report, replan is refused, and the SharePoint lease stays.
+- A runbook job that may still run is never followed by a second one; its name is the operation's id.
 - The SharePoint lease goes back when its chain has ended, or when the roll stops with nothing in flight; the steps under it wait until it is held again.
 - The second key of a SharePoint geo waits for the gap after the last operation there; a refresh or a SharePoint roll waits for the nbf of what it puts to use.
 `)

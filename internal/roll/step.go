@@ -47,6 +47,10 @@ type Step struct {
 	EqualSince  *time.Time `json:"equal_since,omitempty"`
 	OpEnded     bool       `json:"op_ended,omitempty"`
 
+	// A manual step: what people were shown, and what one of them said.
+	Offer  *Offer  `json:"offer,omitempty"`
+	Report *Report `json:"report,omitempty"`
+
 	StartedAt  *time.Time `json:"started_at,omitempty"`
 	ProgressAt *time.Time `json:"last_progress_at,omitempty"`
 	EndedAt    *time.Time `json:"ended_at,omitempty"`

@@ -34,6 +34,8 @@ func (r Roll) Apply(ev Event, now time.Time) (Roll, []Effect, error) {
 		err = next.replan(e, now)
 	case GiveUp:
 		err = next.giveUp(e, now)
+	case Reported:
+		effects, err = next.report(e, now)
 	case Due:
 		err = next.due(now)
 	case ApprovalExpired:

@@ -28,6 +28,8 @@ func (r *Roll) applyStep(ev Event, now time.Time) ([]Effect, error) {
 		return nil, r.crash(e, now)
 	case PlanChanged:
 		return nil, r.planChanged(e, now)
+	case Offered:
+		return r.offer(e, now)
 	case LeaseGranted:
 		return r.granted(e, now)
 	case LeaseQueued:
@@ -139,6 +141,7 @@ func (s *Step) look(l Look) {
 func (s *Step) closeIntent() {
 	if s.IntentOpen {
 		s.IntentOpen, s.IntentDeadline = false, nil
+		s.Offer, s.Report = nil, nil
 		s.OpRound++
 	}
 }
@@ -176,7 +179,7 @@ func (r *Roll) retryStep(e WillRetry, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	if e.NotApplied {
+	if e.NotApplied || e.Over {
 		s.closeIntent()
 	}
 	if Patient(s.WaitingFor) {
@@ -197,7 +200,7 @@ func (r *Roll) halt(e Halted, now time.Time) ([]Effect, error) {
 	if err != nil {
 		return nil, err
 	}
-	if e.NotApplied || e.Settled {
+	if e.NotApplied || e.Settled || e.Over {
 		s.closeIntent()
 	}
 	var effects []Effect

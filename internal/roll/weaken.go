@@ -40,6 +40,11 @@ func Members() []Member {
 		{"/sharepoint/min_gap", true, "a shorter pause between Primary and Secondary"},
 		{"/sharepoint/geos/id", true, "a geo added or taken away"},
 		{"/sharepoint/geos/admin_url", true, "another host"},
+		{"/sharepoint/geos/transport", true, "as for transports"},
+		{"/transports/exchange", true, "manual: a person does, and attests, what Keyroll would"},
+		{"/transports/sharepoint", true, "manual: a person does, and attests, what Keyroll would"},
+		{"/automation/account", true, "an account that was not declared before runs what Keyroll asks for, with rights of its own"},
+		{"/automation/run_on", true, "other machines run it"},
 		{"/keys/id", false, "a new key is read into the ledger first; one that leaves keeps its rows and their watch"},
 		{"/keys/vault_url", true, "a host that no key was declared in before, or another host for a key"},
 		{"/keys/name", false, "a roll looks for the declared key in the policy or the slot, and halts where it is another"},
@@ -79,6 +84,7 @@ func Weakens(old, now Inventory) []Weakening {
 	}
 	w.geos(old, now)
 	w.hosts(old, now)
+	w.transports(old, now)
 	w.vetoes(old.Vetoes, now.Vetoes)
 	slices.SortFunc(w.found, func(a, b Weakening) int { return cmp.Compare(a.Pointer, b.Pointer) })
 	return w.found
@@ -88,7 +94,11 @@ func Weakens(old, now Inventory) []Weakening {
 // to before: held against what holds where a declaration says nothing.
 func WeakensDefaults(first Inventory) []Weakening {
 	plain := first
-	plain.Approval, plain.Vetoes = ApprovalRequired, nil
+	plain.Approval, plain.Vetoes, plain.Transports = ApprovalRequired, nil, TransportSettings{}
+	plain.SharePoint.Geos = slices.Clone(first.SharePoint.Geos)
+	for i := range plain.SharePoint.Geos {
+		plain.SharePoint.Geos[i].Transport = ""
+	}
 	return Weakens(plain, first)
 }
 
@@ -120,6 +130,33 @@ func (w *weakenings) geos(old, now Inventory) {
 		if _, ok := old.GeoByID(g.ID); !ok {
 			w.add("/sharepoint/geos/"+g.ID, "a SharePoint geo is added", "", g.AdminURL)
 		}
+	}
+}
+
+// transports: by hand means that a person's word stands where Keyroll would
+// look, and a runbook acts with the rights of its own account.
+func (w *weakenings) transports(old, now Inventory) {
+	toManual := func(pointer, from, to string) {
+		if to == string(Manual) && from != to {
+			w.add(pointer, "changes are made, and attested, by a person", from, to)
+		}
+	}
+	toManual("/transports/exchange", cmp.Or(old.Transports.Exchange, TransportAuto), now.Transports.Exchange)
+	toManual("/transports/sharepoint", cmp.Or(old.Transports.SharePoint, TransportAuto), now.Transports.SharePoint)
+	for _, g := range now.SharePoint.Geos {
+		before, _ := old.GeoByID(g.ID)
+		toManual("/sharepoint/geos/"+g.ID+"/transport", cmp.Or(before.Transport, old.Transports.SharePoint, TransportAuto), g.Transport)
+	}
+	if now.Automation == nil {
+		return
+	}
+	var before AutomationAccount
+	if old.Automation != nil {
+		before = *old.Automation
+	}
+	w.changed("/automation/account", "runbooks of this Azure Automation account change keys", before.Account, now.Automation.Account)
+	if before.Account != "" {
+		w.changed("/automation/run_on", "runbooks run on other machines", before.RunOn, now.Automation.RunOn)
 	}
 }
 

@@ -42,6 +42,9 @@ func members(t reflect.Type, at string, out *[]string) {
 	}
 	for i := range t.NumField() {
 		name, _, _ := strings.Cut(t.Field(i).Tag.Get("json"), ",")
+		if name == "-" {
+			continue // no member of a declaration
+		}
 		members(t.Field(i).Type, at+"/"+name, out)
 	}
 }
@@ -87,7 +90,16 @@ func TestWeakens(t *testing.T) {
 		"error restored":                 {func(i *inv) { i.Vetoes = map[string]string{"rotation_policy_expiry": "warning"} }, nil, nil},
 		"warning made an error":          {nil, func(i *inv) { i.Vetoes = map[string]string{"software_key": "error"} }, nil},
 		"and no longer":                  {func(i *inv) { i.Vetoes = map[string]string{"software_key": "error"} }, nil, []string{"/vetoes/software_key error→warning"}},
-		"two at once":                    {nil, func(i *inv) { i.Credential, i.Approval = "x", roll.ApprovalNotRequired }, []string{"/approval required→not_required", "/credential contoso→x"}},
+		"exchange by hand":               {nil, func(i *inv) { i.Transports.Exchange = "manual" }, []string{"/transports/exchange auto→manual"}},
+		"sharepoint by hand":             {nil, func(i *inv) { i.Transports.SharePoint = "manual" }, []string{"/transports/sharepoint auto→manual"}},
+		"a geo by hand": {nil, func(i *inv) {
+			i.SharePoint.Geos = []roll.Geo{{ID: "NAM", AdminURL: i.SharePoint.Geos[0].AdminURL, Transport: "manual"}}
+		}, []string{"/sharepoint/geos/NAM/transport auto→manual"}},
+		"no longer by hand":    {func(i *inv) { i.Transports.Exchange = "manual" }, func(i *inv) { i.Transports.Exchange = "automation" }, nil},
+		"a runbook account":    {nil, func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a", RunOn: "g"} }, []string{"/automation/account →/a"}},
+		"on other machines":    {func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a"} }, func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a", RunOn: "g"} }, []string{"/automation/run_on →g"}},
+		"no runbooks any more": {func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a"} }, nil, nil},
+		"two at once":          {nil, func(i *inv) { i.Credential, i.Approval = "x", roll.ApprovalNotRequired }, []string{"/approval required→not_required", "/credential contoso→x"}},
 	} {
 		old, now := contoso(), contoso()
 		if c.old != nil {

@@ -34,6 +34,11 @@ func describe(r roll.Roll, ev roll.Event) audit.Event {
 		put("plan_hash", e.Plan.Hash)
 	case roll.GiveUp:
 		put("reason", e.Reason)
+	case roll.Reported:
+		out.Step = e.N
+		put("outcome", e.Outcome)
+		put("note", e.Note)
+		put("ran_at", stamp(e.RanAt))
 	case roll.Begun:
 		out.Step = e.N
 		put("worker", e.Worker)
@@ -98,6 +103,9 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 		if e.NotApplied {
 			put("not_applied", "true")
 		}
+		if e.Over {
+			put("over", "true")
+		}
 	case roll.Halted:
 		out.Step = e.N
 		put("code", e.Code)
@@ -112,6 +120,9 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 	case roll.PlanChanged:
 		out.Step = e.N
 		put("plan_hash", e.Plan.Hash)
+	case roll.Offered:
+		out.Step = e.N
+		put("line", e.Offer.Line)
 	case roll.LeaseGranted:
 		out.Step = e.N
 	case roll.LeaseQueued:
