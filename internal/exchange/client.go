@@ -4,7 +4,8 @@
 // document that interface for others; the supported alternative is the module.
 //
 // Nothing is retried, and nothing here can ask for a data purge: a request is
-// made of the three structs in request.go, none of which has such a parameter.
+// made of the structs in request.go, none of which has such a parameter. Nor
+// can it assign a policy: the assignment is only read.
 package exchange
 
 import (
@@ -21,11 +22,12 @@ import (
 
 // The operations, as they stand in errors and metrics.
 const (
-	opList    = "get_policies"
-	opGet     = "get_policy"
-	opRefresh = "refresh_policy"
-	opMailbox = "get_mailbox_statistics"
-	opAssign  = "get_policy_assignment"
+	opList       = "get_policies"
+	opGet        = "get_policy"
+	opRefresh    = "refresh_policy"
+	opMailbox    = "get_mailbox_statistics"
+	opAssignment = "get_policy_assignment"
+	opTest       = "test_policy"
 )
 
 // Client speaks to one tenant's Exchange Online. Safe for concurrent use.
@@ -97,28 +99,6 @@ func (c *Client) policies(ctx context.Context, op string, w roll.Workload, p get
 		out = append(out, obs)
 	}
 	return out, nil
-}
-
-// Assignment reads which multi-workload policy is assigned to the tenant. The
-// cmdlet's answer is not documented; more than one object is not understood.
-func (c *Client) Assignment(ctx context.Context) (roll.AssignmentObservation, error) {
-	call := c.call(opAssign, "Get-M365DataAtRestEncryptionPolicyAssignment", getParameters{}, "")
-	ans, err := c.invoke(ctx, call)
-	if err != nil {
-		return roll.AssignmentObservation{}, err
-	}
-	switch len(ans.objects) {
-	case 0:
-		return roll.AssignmentObservation{}, nil
-	case 1:
-	default:
-		return roll.AssignmentObservation{}, c.api.Unreadable(call, ans.reply, "not_one_assignment", fmt.Sprintf("one policy is assigned to a tenant, got %d", len(ans.objects)))
-	}
-	p, err := ans.objects[0].policy(roll.MultiWorkload)
-	if err != nil {
-		return roll.AssignmentObservation{}, c.api.Unreadable(call, ans.reply, "property_not_understood", err.Error())
-	}
-	return roll.AssignmentObservation{Assigned: true, GUID: p.GUID, Name: p.Name}, nil
 }
 
 // Receipt is what Exchange said to a refresh that it took. It promises that

@@ -7,8 +7,8 @@ import (
 	"github.com/keyroll/keyroll/internal/msapi"
 )
 
-// parameters are those of one cmdlet. The three below are all there are: a
-// purge, or a change of a policy's keys, cannot be written down.
+// parameters are those of one cmdlet. Those below are all there are: a
+// purge, a change of a policy's keys, or an assignment cannot be written down.
 type parameters interface{ parameters() }
 
 type getParameters struct {
@@ -28,6 +28,14 @@ type mailboxParameters struct {
 	Identity string
 }
 
+type testParameters struct {
+	Identity string
+}
+
+type noParameters struct{}
+
+func (testParameters) parameters()    {}
+func (noParameters) parameters()      {}
 func (getParameters) parameters()     {}
 func (refreshParameters) parameters() {}
 func (mailboxParameters) parameters() {}

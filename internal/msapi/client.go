@@ -29,6 +29,8 @@ const KindOK = "ok"
 type Options struct {
 	Observe Observer
 	Now     func() time.Time
+	// Clouds are those that a tenant's declaration may name.
+	Clouds Clouds
 }
 
 // Option changes Options.
@@ -39,6 +41,9 @@ func WithObserver(o Observer) Option { return func(opts *Options) { opts.Observe
 
 // WithClock sets the clock, for tests.
 func WithClock(now func() time.Time) Option { return func(opts *Options) { opts.Now = now } }
+
+// WithClouds adds the operator's own clouds to the table.
+func WithClouds(c Clouds) Option { return func(opts *Options) { opts.Clouds = c } }
 
 // NewOptions gives the defaults, changed by opts.
 func NewOptions(opts ...Option) Options {

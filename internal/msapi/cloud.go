@@ -8,27 +8,31 @@ package msapi
 
 import (
 	"fmt"
-	"net/url"
+	"slices"
 	"strings"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/cloud"
 )
 
-// Cloud is one of Microsoft's clouds: the hosts of the services that a roll
-// touches. The zero value is no cloud; take one from CloudByName.
+// Cloud is one of Microsoft's clouds, or one of the operator's own: each host
+// that Keyroll speaks to. The zero value is no cloud; take one from Clouds.
+//
+// A URL is https://host without a path, a suffix is what follows a name in a
+// host, a scope is what a token is asked for.
 type Cloud struct {
 	Name string
 	// Authority is Entra's base URL in this cloud.
 	Authority string
-	// Azure is the same knowledge in azcore's form, for azidentity and azkeys.
-	Azure cloud.Configuration
 	// TokenExchange is the audience of a managed identity's token that an app
 	// registration's federated credential trusts in this cloud.
 	TokenExchange string
-	// VaultSuffix and HSMSuffix are what follows the name in the host of a
-	// Key Vault and of a Managed HSM.
+	// VaultSuffix and HSMSuffix are what follows the name, and a dot, in the
+	// host of a Key Vault and of a Managed HSM. Their scopes are those that the
+	// services' own challenges name.
 	VaultSuffix string
 	HSMSuffix   string
+	VaultScope  string
+	HSMScope    string
 	// ExchangeURL is the base URL of Exchange Online's admin API; its token
 	// scope is the same with "/.default".
 	ExchangeURL string
@@ -36,10 +40,25 @@ type Cloud struct {
 	// on. A token goes to no other host.
 	ExchangeRedirects []string
 	// SharePointAdminSuffix is what follows the tenant's name in the host of
-	// its SharePoint admin site.
+	// its SharePoint admin site, such as "-admin.sharepoint.com". An admin
+	// site's scope is its own URL with "/.default".
 	SharePointAdminSuffix string
-	// ResourceManager is the base URL of Azure Resource Manager.
+	// ResourceManager is the base URL of Azure Resource Manager; its scope is
+	// the same with "/.default".
 	ResourceManager string
+	// LogAnalyticsURL answers queries of Key Vault's diagnostic log. Its scope
+	// is another host's in the public cloud.
+	LogAnalyticsURL   string
+	LogAnalyticsScope string
+	// PortalURL is where a person looks a resource up. Nothing is sent there.
+	PortalURL string
+
+	// Azure is the same knowledge in azcore's form, for azidentity and azkeys.
+	Azure cloud.Configuration
+	// Own says that the cloud comes from the operator's file. Entra's list of
+	// known authorities, which Microsoft keeps in its public clouds, does not
+	// have such a cloud and is not asked.
+	Own bool
 }
 
 // The names of the clouds, as they stand in a tenant's declaration.
@@ -50,137 +69,107 @@ const (
 	CloudChina   = "china"
 )
 
-// CloudNames lists the clouds that CloudByName knows.
-func CloudNames() []string { return []string{CloudPublic, CloudGCCHigh, CloudDoD, CloudChina} }
-
-// CloudByName finds a cloud. No name is a default: a declaration that forgot
-// its cloud must not end up in the public one.
-func CloudByName(name string) (Cloud, error) {
-	switch name {
-	case CloudPublic:
-		return publicCloud(), nil
-	case CloudGCCHigh:
-		return usGovernment(CloudGCCHigh, "https://outlook.office365.us", "-admin.sharepoint.us"), nil
-	case CloudDoD:
-		return usGovernment(CloudDoD, "https://outlook-dod.office365.us", "-admin.sharepoint-mil.us"), nil
-	case CloudChina:
-		return chinaCloud(), nil
-	}
-	return Cloud{}, fmt.Errorf("unknown cloud %q: use one of %s", name, strings.Join(CloudNames(), ", "))
-}
-
-func publicCloud() Cloud {
-	return Cloud{
+// table is every cloud that Keyroll knows by itself, and every host in each.
+// Key Vault's hosts in the national clouds, and whether Customer Key's cmdlets
+// exist there at all, were not verified against Microsoft: docs/clouds.md.
+func table() []Cloud {
+	return []Cloud{{
 		Name:                  CloudPublic,
 		Authority:             "https://login.microsoftonline.com",
-		Azure:                 cloud.AzurePublic,
 		TokenExchange:         "api://AzureADTokenExchange",
 		VaultSuffix:           "vault.azure.net",
 		HSMSuffix:             "managedhsm.azure.net",
+		VaultScope:            "https://vault.azure.net/.default",
+		HSMScope:              "https://managedhsm.azure.net/.default",
 		ExchangeURL:           "https://outlook.office365.com",
 		ExchangeRedirects:     []string{"outlook.office365.com", "outlook.com"},
 		SharePointAdminSuffix: "-admin.sharepoint.com",
 		ResourceManager:       "https://management.azure.com",
-	}
-}
-
-func usGovernment(name, exchange, sharePointAdmin string) Cloud {
-	return Cloud{
-		Name:                  name,
+		LogAnalyticsURL:       "https://api.loganalytics.azure.com",
+		LogAnalyticsScope:     "https://api.loganalytics.io/.default",
+		PortalURL:             "https://portal.azure.com",
+		Azure:                 cloud.AzurePublic,
+	}, {
+		Name:                  CloudGCCHigh,
 		Authority:             "https://login.microsoftonline.us",
-		Azure:                 cloud.AzureGovernment,
 		TokenExchange:         "api://AzureADTokenExchangeUSGov",
 		VaultSuffix:           "vault.usgovcloudapi.net",
 		HSMSuffix:             "managedhsm.usgovcloudapi.net",
-		ExchangeURL:           exchange,
+		VaultScope:            "https://vault.usgovcloudapi.net/.default",
+		HSMScope:              "https://managedhsm.usgovcloudapi.net/.default",
+		ExchangeURL:           "https://outlook.office365.us",
 		ExchangeRedirects:     []string{"office365.us"},
-		SharePointAdminSuffix: sharePointAdmin,
+		SharePointAdminSuffix: "-admin.sharepoint.us",
 		ResourceManager:       "https://management.usgovcloudapi.net",
-	}
-}
-
-func chinaCloud() Cloud {
-	return Cloud{
+		LogAnalyticsURL:       "https://api.loganalytics.us",
+		LogAnalyticsScope:     "https://api.loganalytics.us/.default",
+		PortalURL:             "https://portal.azure.us",
+		Azure:                 cloud.AzureGovernment,
+	}, {
+		Name:                  CloudDoD,
+		Authority:             "https://login.microsoftonline.us",
+		TokenExchange:         "api://AzureADTokenExchangeUSGov",
+		VaultSuffix:           "vault.usgovcloudapi.net",
+		HSMSuffix:             "managedhsm.usgovcloudapi.net",
+		VaultScope:            "https://vault.usgovcloudapi.net/.default",
+		HSMScope:              "https://managedhsm.usgovcloudapi.net/.default",
+		ExchangeURL:           "https://outlook-dod.office365.us",
+		ExchangeRedirects:     []string{"office365.us"},
+		SharePointAdminSuffix: "-admin.sharepoint-mil.us",
+		ResourceManager:       "https://management.usgovcloudapi.net",
+		LogAnalyticsURL:       "https://api.loganalytics.us",
+		LogAnalyticsScope:     "https://api.loganalytics.us/.default",
+		PortalURL:             "https://portal.azure.us",
+		Azure:                 cloud.AzureGovernment,
+	}, {
 		Name:                  CloudChina,
 		Authority:             "https://login.chinacloudapi.cn",
-		Azure:                 cloud.AzureChina,
 		TokenExchange:         "api://AzureADTokenExchangeChina",
 		VaultSuffix:           "vault.azure.cn",
 		HSMSuffix:             "managedhsm.azure.cn",
+		VaultScope:            "https://vault.azure.cn/.default",
+		HSMScope:              "https://managedhsm.azure.cn/.default",
 		ExchangeURL:           "https://outlook.office365.cn",
 		ExchangeRedirects:     []string{"outlook.office365.cn", "partner.outlook.cn"},
 		SharePointAdminSuffix: "-admin.sharepoint.cn",
 		ResourceManager:       "https://management.chinacloudapi.cn",
-	}
+		LogAnalyticsURL:       "https://api.loganalytics.azure.cn",
+		LogAnalyticsScope:     "https://api.loganalytics.azure.cn/.default",
+		PortalURL:             "https://portal.azure.cn",
+		Azure:                 cloud.AzureChina,
+	}}
 }
 
-// ResourceManagerScope is what tokens for Azure Resource Manager are asked for.
-func (c Cloud) ResourceManagerScope() string { return c.ResourceManager + "/.default" }
+// Clouds are the clouds that a declaration may name: those of the table, and
+// those of the operator's file (ReadClouds). The zero value is the table.
+type Clouds struct{ own []Cloud }
 
-// CheckVaultURL says whether the URL is that of a Key Vault or Managed HSM of
-// this cloud. The text of the error may be shown to the one who declared it.
-func (c Cloud) CheckVaultURL(raw string) error {
-	u, err := Origin(raw)
-	if err != nil {
-		return fmt.Errorf("vault URL: %w", err)
-	}
-	host := strings.ToLower(u.Hostname())
-	for _, suffix := range []string{c.VaultSuffix, c.HSMSuffix} {
-		if name, ok := strings.CutSuffix(host, "."+suffix); ok && isLabel(name) {
-			return nil
+// Names lists the clouds: the table's in its order, then the operator's.
+func (cs Clouds) Names() []string {
+	var names []string
+	for _, c := range slices.Concat(table(), cs.own) {
+		if !slices.Contains(names, c.Name) {
+			names = append(names, c.Name)
 		}
 	}
-	return fmt.Errorf("vault URL %q is not in the cloud %q: expected https://{vault}.%s or https://{hsm}.%s",
-		raw, c.Name, c.VaultSuffix, c.HSMSuffix)
+	return names
 }
 
-// CheckAdminURL says whether the URL is that of a SharePoint admin site of this cloud.
-func (c Cloud) CheckAdminURL(raw string) error {
-	u, err := Origin(raw)
-	if err != nil {
-		return fmt.Errorf("SharePoint admin URL: %w", err)
-	}
-	host := strings.ToLower(u.Hostname())
-	if name, ok := strings.CutSuffix(host, c.SharePointAdminSuffix); ok && isLabel(name) {
-		return nil
-	}
-	return fmt.Errorf("SharePoint admin URL %q is not in the cloud %q: expected https://{tenant}%s",
-		raw, c.Name, c.SharePointAdminSuffix)
-}
-
-// Origin reads a URL that names a host and nothing more: https, port 443 at
-// most, no user, no path, no query. Anything else could send a token astray.
-func Origin(raw string) (*url.URL, error) {
-	u, err := url.Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%q is not a URL", raw)
-	}
-	switch {
-	case u.Scheme != "https":
-		return nil, fmt.Errorf("%q must begin with https://", raw)
-	case u.User != nil:
-		return nil, fmt.Errorf("a URL with a user name or password in it is refused")
-	case u.Hostname() == "":
-		return nil, fmt.Errorf("%q names no host", raw)
-	case u.Port() != "" && u.Port() != "443", strings.HasSuffix(u.Host, ":"):
-		return nil, fmt.Errorf("%q names a port: only 443, which needs no mention, is allowed", raw)
-	case u.Path != "" && u.Path != "/":
-		return nil, fmt.Errorf("%q has a path: give only https://host", raw)
-	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "" || strings.HasSuffix(raw, "#"):
-		return nil, fmt.Errorf("%q has a query or fragment: give only https://host", raw)
-	}
-	return u, nil
-}
-
-// isLabel says whether s is one label of a host name.
-func isLabel(s string) bool {
-	if s == "" || len(s) > 63 || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for _, r := range s {
-		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' {
-			return false
+// ByName finds a cloud; the operator's row stands before the table's. No name
+// is a default: a declaration that forgot its cloud must not end up in the
+// public one.
+func (cs Clouds) ByName(name string) (Cloud, error) {
+	for _, c := range slices.Concat(cs.own, table()) {
+		if c.Name == name {
+			return c, nil
 		}
 	}
-	return true
+	return Cloud{}, fmt.Errorf("unknown cloud %q: use one of %s", name, strings.Join(cs.Names(), ", "))
 }
+
+// CloudNames lists the clouds of the table.
+func CloudNames() []string { return Clouds{}.Names() }
+
+// CloudByName finds a cloud of the table. Where a declaration names the cloud,
+// Clouds.ByName is the one to ask: it knows the operator's own too.
+func CloudByName(name string) (Cloud, error) { return Clouds{}.ByName(name) }

@@ -42,7 +42,8 @@ func (c certificate) expires() (time.Time, bool) { return c.chain[0].NotAfter, t
 
 func (c certificate) credential(tenantID string, cloud Cloud, hc *http.Client) (azcore.TokenCredential, error) {
 	return azidentity.NewClientCertificateCredential(tenantID, c.clientID, c.chain, c.key,
-		&azidentity.ClientCertificateCredentialOptions{ClientOptions: clientOptions(cloud, hc), SendCertificateChain: true})
+		&azidentity.ClientCertificateCredentialOptions{ClientOptions: clientOptions(cloud, hc), SendCertificateChain: true,
+			DisableInstanceDiscovery: cloud.Own})
 }
 
 // workload is an app registration that trusts somebody else's token: the one
@@ -59,7 +60,8 @@ func (workload) expires() (time.Time, bool) { return time.Time{}, false }
 func (w workload) credential(tenantID string, cloud Cloud, hc *http.Client) (azcore.TokenCredential, error) {
 	if w.tokenFile != "" {
 		return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
-			ClientOptions: clientOptions(cloud, hc), ClientID: w.clientID, TenantID: tenantID, TokenFilePath: w.tokenFile})
+			ClientOptions: clientOptions(cloud, hc), ClientID: w.clientID, TenantID: tenantID, TokenFilePath: w.tokenFile,
+			DisableInstanceDiscovery: cloud.Own})
 	}
 	mi, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
 		ClientOptions: clientOptions(cloud, hc), ID: azidentity.ClientID(w.identityClientID)})
@@ -71,7 +73,7 @@ func (w workload) credential(tenantID string, cloud Cloud, hc *http.Client) (azc
 		return tk.Token, err
 	}
 	return azidentity.NewClientAssertionCredential(tenantID, w.clientID, assertion,
-		&azidentity.ClientAssertionCredentialOptions{ClientOptions: clientOptions(cloud, hc)})
+		&azidentity.ClientAssertionCredentialOptions{ClientOptions: clientOptions(cloud, hc), DisableInstanceDiscovery: cloud.Own})
 }
 
 // managed is a managed identity of the machine that Keyroll runs on. It lives

@@ -19,9 +19,10 @@ import (
 
 // Gateway makes and keeps the connectors of tenants. It is safe for concurrent use.
 type Gateway struct {
-	creds *msapi.Credentials
-	hc    *http.Client
-	opts  []msapi.Option
+	creds  *msapi.Credentials
+	hc     *http.Client
+	opts   []msapi.Option
+	clouds msapi.Clouds
 
 	mu     sync.Mutex
 	vaults map[string]*keyvault.Client
@@ -32,12 +33,16 @@ type Gateway struct {
 // NewGateway makes a gateway over the credentials and the HTTP client that all
 // connectors use.
 func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option) *Gateway {
-	return &Gateway{creds: creds, hc: hc, opts: opts, vaults: map[string]*keyvault.Client{},
+	return &Gateway{creds: creds, hc: hc, opts: opts, clouds: msapi.NewOptions(opts...).Clouds, vaults: map[string]*keyvault.Client{},
 		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}}
 }
 
+// Cloud gives the cloud that the declaration names: one of the table, or one
+// of the operator's own.
+func (g *Gateway) Cloud(inv roll.Inventory) (msapi.Cloud, error) { return g.clouds.ByName(inv.Cloud) }
+
 func (g *Gateway) credential(inv roll.Inventory) (msapi.Cloud, azcore.TokenCredential, error) {
-	cloud, err := msapi.CloudByName(inv.Cloud)
+	cloud, err := g.clouds.ByName(inv.Cloud)
 	if err != nil {
 		return msapi.Cloud{}, nil, err
 	}
@@ -110,7 +115,7 @@ func (g *Gateway) SharePoint(inv roll.Inventory, geoID string) (*sharepoint.Clie
 // Check says which member of a declaration cannot be right for its cloud and
 // credential; *roll.InvalidError.
 func (g *Gateway) Check(inv roll.Inventory) error {
-	cloud, err := msapi.CloudByName(inv.Cloud)
+	cloud, err := g.clouds.ByName(inv.Cloud)
 	if err != nil {
 		return &roll.InvalidError{Pointer: "/cloud", Detail: err.Error()}
 	}
