@@ -40,6 +40,7 @@ type service struct {
 	queue    *river.Client[pgx.Tx]
 	metrics  *jobs.Metrics
 	registry *prometheus.Registry
+	hub      *api.Hub
 	http     *http.Server
 	listener net.Listener
 
@@ -59,7 +60,7 @@ func startService(ctx context.Context, cfg Config, log *slog.Logger) (_ *service
 			err = errors.Join(err, s.unwind(context.WithoutCancel(ctx)))
 		}
 	}()
-	for _, part := range []func(context.Context) error{s.openDatabase, s.openMicrosoft, s.startWork, s.startHTTP} {
+	for _, part := range []func(context.Context) error{s.openDatabase, s.openMicrosoft, s.startWork, s.startHTTP, s.startHub} {
 		if err := part(ctx); err != nil {
 			return nil, err
 		}
@@ -139,7 +140,8 @@ func (s *service) startWork(ctx context.Context) error {
 	}
 	s.later(s.stopQueue)
 	ctl := control.New(s.store, gateway, control.Config{ApprovalPatience: s.cfg.ApprovalPatience, Simulated: s.cfg.AllowSimulator})
-	return s.buildHTTP(api.NewHandlers(api.Deps{Control: ctl, Store: s.store, Ready: s.ready, Bounds: s.cfg.bounds(), Simulated: s.cfg.AllowSimulator}))
+	s.hub = api.NewHub(s.store, s.registry, s.log, 0)
+	return s.buildHTTP(api.NewHandlers(api.Deps{Control: ctl, Store: s.store, Hub: s.hub, Ready: s.ready, Bounds: s.cfg.bounds(), Simulated: s.cfg.AllowSimulator}))
 }
 
 // startHeart keeps the process's sign of life. It beats until all else has
@@ -161,6 +163,23 @@ func (s *service) startHeart(ctx context.Context) error {
 	s.later(func(context.Context) error {
 		still()
 		return <-ended
+	})
+	return nil
+}
+
+// startHub feeds streams of events. It ends before the HTTP server does, which
+// would otherwise wait for them.
+func (s *service) startHub(ctx context.Context) error {
+	live, still := context.WithCancel(context.WithoutCancel(ctx))
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		s.hub.Run(live)
+	}()
+	s.later(func(context.Context) error {
+		still()
+		<-ended
+		return nil
 	})
 	return nil
 }

@@ -64,7 +64,7 @@ func New(c Config) (http.Handler, error) {
 		return nil, err
 	}
 	r := chi.NewRouter()
-	r.Use(observe(c.Log), secure, limitTime, contract.locate, identify(c.Authenticator), guardBody, validate)
+	r.Use(observe(c.Log), secure, contract.locate, limitTime, identify(c.Authenticator), guardBody, validate)
 	// locate has answered these; here only a route that nobody serves ends up.
 	r.NotFound(unserved)
 	r.MethodNotAllowed(unserved)
@@ -92,8 +92,14 @@ func secure(next http.Handler) http.Handler {
 	})
 }
 
+// limitTime ends a request in time for a problem; a stream has its own limits.
 func limitTime(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ex := exchangeOf(r.Context())
+		if ex.streaming = wantsStream(r, ex.op, ex.head); ex.streaming {
+			next.ServeHTTP(w, r)
+			return
+		}
 		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
@@ -106,6 +112,7 @@ func (c *contract) locate(next http.Handler) http.Handler {
 		if r.Method == http.MethodHead {
 			r = r.WithContext(r.Context())
 			r.Method = http.MethodGet
+			exchangeOf(r.Context()).head = true
 		}
 		op, err := c.find(r)
 		if err != nil {

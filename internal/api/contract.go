@@ -18,6 +18,10 @@ import (
 // actionExtension names in openapi.yaml what a route needs leave for.
 const actionExtension = "x-keyroll-action"
 
+// streamExtension names the media type that a route streams for as long as it
+// takes, beside or in place of an answer within RequestTimeout.
+const streamExtension = "x-keyroll-stream"
+
 // contract is openapi.yaml, loaded: which routes there are, what each takes and
 // who may use it. The middlewares ask it; nothing about a route is said twice.
 type contract struct {
@@ -31,9 +35,13 @@ type operation struct {
 	path   string
 	action access.Action
 	// open routes need no token: health, metrics and the contract.
-	open   bool
-	route  *routers.Route
-	params map[string]string
+	open bool
+	// streams is the media type of the route's stream, "" where it has none;
+	// onlyStreams says that it has no other answer.
+	streams     string
+	onlyStreams bool
+	route       *routers.Route
+	params      map[string]string
 }
 
 func loadContract() (*contract, error) {
@@ -84,6 +92,10 @@ func newOperation(path string, op *openapi3.Operation) *operation {
 	o := &operation{id: op.OperationID, path: path, open: op.Security != nil && len(*op.Security) == 0}
 	if name, ok := op.Extensions[actionExtension].(string); ok {
 		o.action = access.Action(name)
+	}
+	if kind, ok := op.Extensions[streamExtension].(string); ok {
+		ok := op.Responses.Status(http.StatusOK)
+		o.streams, o.onlyStreams = kind, ok != nil && len(ok.Value.Content) == 1
 	}
 	return o
 }

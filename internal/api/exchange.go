@@ -27,6 +27,8 @@ type exchange struct {
 	answered bool
 	err      error
 	stack    string
+	// head: the request was a HEAD. streaming: its answer may take as long as it likes.
+	head, streaming bool
 	// broken: a panic came after the head of the answer.
 	broken bool
 }

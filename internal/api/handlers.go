@@ -18,6 +18,8 @@ type Deps struct {
 	// Control does the acts, Store is read.
 	Control *control.Control
 	Store   *store.Store
+	// Hub feeds streams of events; nil where this process has none.
+	Hub *Hub
 	// Ready says whether requests can be served; nil means that they can. Its
 	// error is logged and not shown.
 	Ready func(context.Context) error

@@ -49,7 +49,11 @@ type house struct {
 	st      *store.Store
 	gw      *survey.Gateway
 	handler http.Handler
-	tokens  map[string]string
+	// raw is the handler without the check of its answers, which ends them first.
+	raw    http.Handler
+	hub    *api.Hub
+	url    string // of the database, with its owner's rights
+	tokens map[string]string
 	// shut closes the database's pool; workers makes the client of a driver.
 	shut    func()
 	workers func(*jobs.Driver) (runner, error)
@@ -75,9 +79,9 @@ func people() map[string]access.Principal {
 func newHouse(t *testing.T) *house {
 	t.Helper()
 	ctx := t.Context()
-	h := &house{t: t, tokens: map[string]string{}}
+	h := &house{t: t, tokens: map[string]string{}, url: pgtest.Open(t, migrate)}
 	h.startMicrosoft()
-	pool, err := store.OpenPool(ctx, pgtest.Open(t, migrate), store.Options{Role: "keyroll_app"})
+	pool, err := store.OpenPool(ctx, h.url, store.Options{Role: "keyroll_app"})
 	must(t, err)
 	h.shut = pool.Close
 	h.workers = func(d *jobs.Driver) (runner, error) { return jobs.NewClient(pool, d, quietLog()) }
@@ -91,16 +95,17 @@ func newHouse(t *testing.T) *house {
 		must(t, h.st.CreateToken(ctx, store.Token{ID: uuid.NewString(), Name: name, Prefix: token.Prefix, Principal: p}, token.Hash, roll.Keyroll()))
 		h.tokens[name] = token.Secret
 	}
-	handler, err := api.New(api.Config{
+	h.hub = api.NewHub(h.st, prometheus.NewRegistry(), quietLog(), 0)
+	h.raw, err = api.New(api.Config{
 		Handlers: api.NewHandlers(api.Deps{
-			Control: control.New(h.st, h.gw, control.Config{Simulated: true}), Store: h.st, Ready: h.st.Ping,
+			Control: control.New(h.st, h.gw, control.Config{Simulated: true}), Store: h.st, Hub: h.hub, Ready: h.st.Ping,
 			Bounds: roll.DefaultBounds(), Simulated: true,
 		}),
 		Authenticator: api.NewAuthenticator(h.st),
 		Metrics:       promhttp.HandlerFor(prometheus.NewRegistry(), promhttp.HandlerOpts{}), Log: quietLog(),
 	})
 	must(t, err)
-	h.handler = ValidateResponses(t, handler)
+	h.handler = ValidateResponses(t, h.raw)
 	return h
 }
 

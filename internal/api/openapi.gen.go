@@ -1546,6 +1546,9 @@ type ListRollEventsParams struct {
 
 	// Cursor The `next_cursor` of the page before, unchanged, with the same filters.
 	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// LastEventID The id of the last event that you have; the stream goes on behind it.
+	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
 // RejectRollParams defines parameters for RejectRoll.
@@ -1655,7 +1658,7 @@ type ServerInterface interface {
 	// CancelRoll Stop a roll before its next effect
 	// (POST /v1/rolls/{roll_id}/cancel)
 	CancelRoll(w http.ResponseWriter, r *http.Request, rollID RollID)
-	// ListRollEvents List what happened to a roll
+	// ListRollEvents List what happened to a roll, or follow it
 	// (GET /v1/rolls/{roll_id}/events)
 	ListRollEvents(w http.ResponseWriter, r *http.Request, rollID RollID, params ListRollEventsParams)
 	// RejectRoll Refuse a roll
@@ -1745,7 +1748,7 @@ func (_ Unimplemented) CancelRoll(w http.ResponseWriter, r *http.Request, rollID
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
-// ListRollEvents List what happened to a roll
+// ListRollEvents List what happened to a roll, or follow it
 // (GET /v1/rolls/{roll_id}/events)
 func (_ Unimplemented) ListRollEvents(w http.ResponseWriter, r *http.Request, rollID RollID, params ListRollEventsParams) {
 	w.WriteHeader(http.StatusNotImplemented)
@@ -2212,6 +2215,27 @@ func (siw *ServerInterfaceWrapper) ListRollEvents(w http.ResponseWriter, r *http
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
 		}
 		return
+	}
+
+	headers := r.Header
+
+	// ------------- Optional header parameter "Last-Event-ID" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("Last-Event-ID")]; found {
+		var LastEventID string
+		n := len(valueList)
+		if n != 1 {
+			siw.ErrorHandlerFunc(w, r, &TooManyValuesForParamError{ParamName: "Last-Event-ID", Count: n})
+			return
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "Last-Event-ID", valueList[0], &LastEventID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "Last-Event-ID", Err: err})
+			return
+		}
+
+		params.LastEventID = LastEventID
+
 	}
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -3082,6 +3106,49 @@ func (response ListRollEvents200JSONResponse) VisitListRollEventsResponse(w http
 	return err
 }
 
+type ListRollEvents200TextEventStreamResponse struct {
+	Body          io.Reader
+	ContentLength int64
+}
+
+func (response ListRollEvents200TextEventStreamResponse) VisitListRollEventsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/event-stream")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	flusher, ok := w.(http.Flusher)
+	if !ok {
+		// If w doesn't support flushing, fall back to io.Copy.
+		_, err := io.Copy(w, response.Body)
+		return err
+	}
+	// text/event-stream messages are typically small; use a
+	// modest buffer and flush after each chunk so clients see
+	// events immediately instead of waiting on OS buffering.
+	buf := make([]byte, 4096)
+	for {
+		n, err := response.Body.Read(buf)
+		if n > 0 {
+			if _, writeErr := w.Write(buf[:n]); writeErr != nil {
+				return writeErr
+			}
+			flusher.Flush()
+		}
+		if err != nil {
+			if err == io.EOF {
+				return nil
+			}
+			return err
+		}
+	}
+}
+
 type RejectRollRequestObject struct {
 	RollID RollID `json:"roll_id"`
 	Params RejectRollParams
@@ -3404,7 +3471,7 @@ type StrictServerInterface interface {
 	// CancelRoll Stop a roll before its next effect
 	// (POST /v1/rolls/{roll_id}/cancel)
 	CancelRoll(ctx context.Context, request CancelRollRequestObject) (CancelRollResponseObject, error)
-	// ListRollEvents List what happened to a roll
+	// ListRollEvents List what happened to a roll, or follow it
 	// (GET /v1/rolls/{roll_id}/events)
 	ListRollEvents(ctx context.Context, request ListRollEventsRequestObject) (ListRollEventsResponseObject, error)
 	// RejectRoll Refuse a roll

@@ -132,7 +132,7 @@ func moment(t time.Time) string {
 	return t.UTC().Format(time.RFC3339Nano)
 }
 
-// ListRollEvents lists the audit entries of a roll.
+// ListRollEvents lists the audit entries of a roll, or follows them.
 func (h *handlers) ListRollEvents(ctx context.Context, r ListRollEventsRequestObject) (ListRollEventsResponseObject, error) {
 	list := []string{"events", r.RollID}
 	after, ok, err := readCursor(r.Params.Cursor, list...)
@@ -147,6 +147,9 @@ func (h *handlers) ListRollEvents(ctx context.Context, r ListRollEventsRequestOb
 	}
 	if _, err := h.Store.Roll(ctx, r.RollID); err != nil {
 		return nil, err
+	}
+	if exchangeOf(ctx).streaming {
+		return h.follow(ctx, r.RollID, r.Params.LastEventID)
 	}
 	limit := pageLimit(r.Params.Limit)
 	found, err := h.Store.RollEvents(ctx, r.RollID, before, limit+1)

@@ -186,15 +186,17 @@ func (s *Store) RollEvents(ctx context.Context, rollID string, before int64, lim
 	if err != nil {
 		return nil, fmt.Errorf("reading the events of roll %s: %w", rollID, err)
 	}
-	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (RollEvent, error) {
-		var e RollEvent
-		var b []byte
-		if err := row.Scan(&e.ID, &b); err != nil {
-			return e, err
-		}
-		if err := json.Unmarshal(b, &e.Entry); err != nil {
-			return e, fmt.Errorf("decoding audit entry %d: %w", e.ID, err)
-		}
-		return e, nil
-	})
+	return pgx.CollectRows(rows, scanRollEvent)
+}
+
+func scanRollEvent(row pgx.CollectableRow) (RollEvent, error) {
+	var e RollEvent
+	var b []byte
+	if err := row.Scan(&e.ID, &b); err != nil {
+		return e, err
+	}
+	if err := json.Unmarshal(b, &e.Entry); err != nil {
+		return e, fmt.Errorf("decoding audit entry %d: %w", e.ID, err)
+	}
+	return e, nil
 }
