@@ -13,6 +13,9 @@ type cloud struct {
 	armCore  string // the older name of its audience
 }
 
+// hsm is the suffix of Managed HSM hosts.
+func (c cloud) hsm() string { return "managedhsm" + strings.TrimPrefix(c.vault, "vault") }
+
 // clouds returns the clouds in which a seed's tenant may live. The names are
 // the values of a tenant's member "cloud".
 func clouds() []cloud {
@@ -45,6 +48,14 @@ func cloudNamed(name string) (cloud, bool) {
 	return cloud{}, false
 }
 
+func cloudNames() []string {
+	var out []string
+	for _, c := range clouds() {
+		out = append(out, c.name)
+	}
+	return out
+}
+
 // The services, as faults, counts and the witness log name them.
 const (
 	// ServiceEntra is the token service.
@@ -68,7 +79,7 @@ func serviceOf(host string) string {
 			}
 		}
 		switch {
-		case strings.HasSuffix(host, "."+c.vault):
+		case strings.HasSuffix(host, "."+c.vault), strings.HasSuffix(host, "."+c.hsm()):
 			return ServiceKeyVault
 		case host == c.exchange:
 			return ServiceExchange
@@ -96,6 +107,7 @@ func dialSuffixes() []string {
 			add(l)
 		}
 		add(c.vault)
+		add(c.hsm())
 		add(c.exchange)
 		add(c.arm)
 		add(strings.TrimPrefix(c.admin, "-admin."))

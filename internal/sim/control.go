@@ -31,7 +31,7 @@ func (w *World) ControlHandler() http.Handler {
 		return w.SetEnabled(in.Vault, in.Key, in.Version, in.Enabled)
 	})
 	act(mux, "POST /keys/soft-delete", func(in keyDeletion) error {
-		return w.SetSoftDeleted(in.Vault, in.Key, in.Deleted == nil || *in.Deleted)
+		return w.setDeleted(in.Vault, in.Key, in.Deleted == nil || *in.Deleted, in.Deleting)
 	})
 	act(mux, "POST /keys/rotation-policy", func(in keyRotation) error {
 		return w.SetRotationPolicy(in.Vault, in.Key, in.Policy)
@@ -66,6 +66,8 @@ type (
 		Vault   string `json:"vault"`
 		Key     string `json:"key"`
 		Deleted *bool  `json:"deleted"`
+		// Deleting: the vault is not done with it.
+		Deleting bool `json:"deleting"`
 	}
 	keyRotation struct {
 		Vault  string          `json:"vault"`

@@ -24,9 +24,10 @@
 //
 // # Time
 //
-// Rolls and mailboxes live in the world's clock: real time, plus what Advance
-// added. Nothing runs in the background; the state of a moment is computed
-// when somebody looks. Tokens live in real time.
+// Rolls, mailboxes and rotation policies live in the world's clock: real time,
+// plus what Advance added. Nothing runs in the background; the state of a
+// moment is computed when somebody looks. Tokens, and the limit on creating
+// keys, live in real time.
 //
 // # Control API
 //
@@ -43,7 +44,7 @@
 //	DELETE /faults/{id}
 //	POST   /keys/stranger               {"vault":"contoso-exo-a","key":"Contoso-EXO-A-Key001","tags":{}} → 201 {"version":"…"}
 //	POST   /keys/disable                {"vault":"…","key":"…","version":"","enabled":false}
-//	POST   /keys/soft-delete            {"vault":"…","key":"…","deleted":true}
+//	POST   /keys/soft-delete            {"vault":"…","key":"…","deleted":true,"deleting":false}
 //	POST   /keys/rotation-policy        {"vault":"…","key":"…","policy":{"expiry_time":"P2Y","actions":[…]}}
 //	POST   /sharepoint/roll-by-hand     {"tenant":"contoso.com","geo":"NAM","slot":"primary","vault":"","key":"","version":""}
 //	POST   /sharepoint/settings         {"tenant":"contoso.com","status":"Recovering","sites_per_second":10,"site_count":1000,"uri_version":false,"uri_change":"start"}
@@ -65,7 +66,7 @@
 // # Witness
 //
 // The log has each attempt of an effect, whether it was applied, whether it
-// was answered, and by whom it was: "api", "hand" or "stranger". A request that
+// was answered, and by whom it was: "api", "hand", "stranger" or "policy". A request that
 // would delete, disable, re-date, restore or purge is refused and recorded as a
 // violation. In trap mode SharePoint accepts a roll while another runs, so
 // that Overlaps shows what a real tenant would have refused or suffered.

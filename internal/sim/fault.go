@@ -91,7 +91,7 @@ func (w *World) AddFault(f Fault) (id string, err error) {
 func operations() map[string][]string {
 	return map[string][]string{
 		ServiceEntra:      {OpToken, OpManagedIdentity, OpDiscovery, OpOpenID, OpSigningKeys},
-		ServiceKeyVault:   {OpCreateKey, OpGetKey, OpListVersions, OpListKeys, OpGetRotationPolicy},
+		ServiceKeyVault:   {OpCreateKey, OpGetKey, OpListVersions, OpListKeys, OpGetRotationPolicy, OpListDeletedKeys, OpGetDeletedKey},
 		ServiceExchange:   {OpGetDEP, OpSetDEP, OpGetM365DEP, OpSetM365DEP, OpGetM365Assignment, OpGetMailboxStatistics},
 		ServiceSharePoint: {OpGetStatus, OpRollKey, OpContextInfo},
 

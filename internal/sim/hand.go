@@ -73,28 +73,35 @@ func (w *World) SetEnabled(vault, name, versionID string, enabled bool) error {
 
 // SetSoftDeleted puts a key into the deleted state, or takes it out, by hand.
 func (w *World) SetSoftDeleted(vault, name string, deleted bool) error {
-	w.lock()
+	return w.setDeleted(vault, name, deleted, false)
+}
+
+// SetBeingDeleted leaves a key half deleted: its name is taken, and neither
+// the key nor the deleted key can be read.
+func (w *World) SetBeingDeleted(vault, name string) error {
+	return w.setDeleted(vault, name, true, true)
+}
+
+func (w *World) setDeleted(vault, name string, deleted, deleting bool) error {
+	now := w.lock()
 	defer w.mu.Unlock()
 	k, err := w.keyNamed(vault, name)
 	if err == nil {
-		k.softDeleted = deleted
+		k.delete(deleted, deleting, now)
 	}
 	return err
 }
 
-// SetRotationPolicy gives a key an auto-rotation policy; nil takes it away.
+// SetRotationPolicy gives a key an auto-rotation policy, in force from now;
+// nil takes it away.
 func (w *World) SetRotationPolicy(vault, name string, p *RotationPolicy) error {
-	w.lock()
+	now := w.lock()
 	defer w.mu.Unlock()
 	k, err := w.keyNamed(vault, name)
 	if err != nil {
 		return err
 	}
-	k.rotation = nil
-	if p != nil {
-		k.rotation = &RotationPolicy{ExpiryTime: p.ExpiryTime, Actions: slices.Clone(p.Actions)}
-	}
-	return nil
+	return w.setRotation(k, p, now)
 }
 
 // RollByHand begins a SharePoint key roll as an administrator would from a

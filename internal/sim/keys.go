@@ -34,11 +34,8 @@ func (w *World) createKey(q *keyRequest, now time.Time) answer {
 	if err := json.Unmarshal(q.body, &in); err != nil {
 		return vaultError(400, "BadParameter", "", "The request body is not valid: "+err.Error()+".")
 	}
-	if !slices.Contains([]string{"RSA", "RSA-HSM"}, in.Kty) {
-		return vaultError(400, "BadParameter", "", fmt.Sprintf("Property kty has invalid value %q; the simulator makes RSA keys.", in.Kty))
-	}
-	if size := or(in.Size, 2048); size != 2048 && size != 3072 && size != 4096 {
-		return vaultError(400, "BadParameter", "", "Property key_size has an invalid value.")
+	if bad := in.check(q.vault); bad != nil {
+		return *bad
 	}
 	k := q.vault.key(q.name) // again, under the lock: another request may just have made it
 	if k == nil {
@@ -46,14 +43,24 @@ func (w *World) createKey(q *keyRequest, now time.Time) answer {
 		if k, err = newKey(q.vault, Key{Name: q.name}); err != nil {
 			return vaultError(400, "BadParameter", "", "Key "+err.Error()+".")
 		}
-		q.vault.keys = append(q.vault.keys, k)
 	}
-	if k.softDeleted {
-		return vaultError(409, "Conflict", "ObjectIsDeletedButRecoverable",
-			"Key "+k.name+" is currently in a deleted but recoverable state, and its name cannot be reused; in this state, the key can only be recovered or purged.")
+	switch {
+	case k.softDeleted:
+		return k.nameTaken()
+	case k.full():
+		// The real answer is not known; a client must not depend on its code.
+		return vaultError(400, "BadParameter", "", fmt.Sprintf("Key %s has %d versions, the most that a Managed HSM keeps of one key.", k.name, maxHSMVersions))
+	case !q.vault.creates.take(in.Kty, w.Wall()):
+		return q.vault.creates.refusal(q.vault)
+	}
+	if len(k.versions) == 0 {
+		q.vault.keys = append(q.vault.keys, k)
 	}
 	if len(in.Ops) == 0 {
 		in.Ops = []string{"encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"} // Azure's default
+	}
+	if in.Attributes.Exp == nil {
+		in.Attributes.Exp = k.rotation.stamp(now, false)
 	}
 	v := k.add(&version{kty: in.Kty, size: or(in.Size, 2048), ops: in.Ops, tags: in.Tags, by: byAPI,
 		enabled: in.Attributes.Enabled == nil || *in.Attributes.Enabled,
@@ -61,6 +68,37 @@ func (w *World) createKey(q *keyRequest, now time.Time) answer {
 	q.call.applied(v)
 	q.call.record.End = now
 	return jsonAnswer(200, v.bundle())
+}
+
+// Limits on the tags of one version.
+const (
+	maxTags      = 15
+	maxTagLength = 256
+)
+
+// check refuses what the vault would not make a key of.
+func (in createRequest) check(v *vault) *answer {
+	bad := func(text string) *answer {
+		ans := vaultError(400, "BadParameter", "", text)
+		return &ans
+	}
+	size := or(in.Size, 2048)
+	switch {
+	case !slices.Contains([]string{"RSA", "RSA-HSM"}, in.Kty):
+		return bad(fmt.Sprintf("Property kty has invalid value %q; the simulator makes RSA keys.", in.Kty))
+	case v.hsm && in.Kty != "RSA-HSM":
+		return bad(fmt.Sprintf("Property kty has invalid value %q; a Managed HSM makes keys of type RSA-HSM.", in.Kty))
+	case size != 2048 && size != 3072 && size != 4096:
+		return bad("Property key_size has an invalid value.")
+	case len(in.Tags) > maxTags:
+		return bad(fmt.Sprintf("Too many tags: %d, where %d are allowed.", len(in.Tags), maxTags))
+	}
+	for name, value := range in.Tags {
+		if len(name) > maxTagLength || len(value) > maxTagLength {
+			return bad(fmt.Sprintf("A tag's name or value has more than %d characters.", maxTagLength))
+		}
+	}
+	return nil
 }
 
 // getKey returns the named version, or the newest.
@@ -130,33 +168,6 @@ func (q *keyRequest) page(items []map[string]any) answer {
 	return jsonAnswer(200, out)
 }
 
-func getRotationPolicy(q *keyRequest, _ time.Time) answer {
-	if q.key == nil || q.key.softDeleted {
-		return keyNotFound(q.name)
-	}
-	attributes, actions := map[string]any{}, []map[string]any{}
-	policy := q.key.rotation
-	if policy == nil { // what Azure shows for a key that has none
-		policy = &RotationPolicy{Actions: []RotationAction{{Action: "Notify", TimeBeforeExpiry: "P30D"}}}
-	} else if v := q.key.newest(); v != nil {
-		attributes["created"], attributes["updated"] = v.created, v.created
-	}
-	if policy.ExpiryTime != "" {
-		attributes["expiryTime"] = policy.ExpiryTime
-	}
-	for _, a := range policy.Actions {
-		trigger := map[string]any{}
-		if a.TimeAfterCreate != "" {
-			trigger["timeAfterCreate"] = a.TimeAfterCreate
-		}
-		if a.TimeBeforeExpiry != "" {
-			trigger["timeBeforeExpiry"] = a.TimeBeforeExpiry
-		}
-		actions = append(actions, map[string]any{"trigger": trigger, "action": map[string]any{"type": a.Action}})
-	}
-	return jsonAnswer(200, map[string]any{"id": q.key.id() + "/rotationpolicy", "lifetimeActions": actions, "attributes": attributes})
-}
-
 // bundle is a key version on the wire.
 func (v *version) bundle() map[string]any {
 	return withTags(map[string]any{"attributes": v.attributes(), "key": map[string]any{
@@ -165,7 +176,7 @@ func (v *version) bundle() map[string]any {
 
 func (v *version) attributes() map[string]any {
 	out := map[string]any{"enabled": v.enabled, "created": v.created, "updated": v.updated,
-		"recoveryLevel": v.key.level, "recoverableDays": v.key.days, "exportable": false, "hsmPlatform": v.key.platform}
+		"recoveryLevel": v.key.level, "recoverableDays": v.key.days, "exportable": false, "hsmPlatform": v.platform}
 	if v.nbf != nil {
 		out["nbf"] = *v.nbf
 	}

@@ -40,7 +40,7 @@ func (w *World) serveKeyVault(rw http.ResponseWriter, r *http.Request, host stri
 		return
 	}
 	rw.Header().Set("x-ms-client-request-id", r.Header.Get("x-ms-client-request-id"))
-	id, err := w.bearer(r, "https://"+v.tenant.cloud.vault, v.tenant)
+	id, err := w.bearer(r, v.resource(), v.tenant)
 	if err != nil {
 		w.unauthorized(ServiceKeyVault)
 		writeAnswer(rw, challenge(v, err))
@@ -61,7 +61,7 @@ func challenge(v *vault, why error) answer {
 		ans = vaultError(401, "Unauthorized", "", "AKV10032: "+why.Error()+".")
 	}
 	c := v.tenant.cloud
-	ans.header.Set("WWW-Authenticate", `Bearer authorization="https://`+c.logins[0]+"/"+v.tenant.id+`", resource="https://`+c.vault+`"`)
+	ans.header.Set("WWW-Authenticate", `Bearer authorization="https://`+c.logins[0]+"/"+v.tenant.id+`", resource="`+v.resource()+`"`)
 	return ans
 }
 
@@ -106,6 +106,10 @@ func (w *World) keyOperation(q *keyRequest, parts []string) (string, func(*keyRe
 	switch {
 	case forbidden(q.r.Method, parts, q.body):
 		return opForbidden, nil
+	case parts[0] == "deletedkeys" && q.r.Method == http.MethodGet && len(parts) == 1:
+		return OpListDeletedKeys, listDeletedKeys
+	case parts[0] == "deletedkeys" && q.r.Method == http.MethodGet && len(parts) == 2:
+		return OpGetDeletedKey, getDeletedKey
 	case parts[0] != "keys":
 	case q.r.Method == http.MethodPost && len(parts) == 3 && rest == "create":
 		q.call.effect = true

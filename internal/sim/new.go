@@ -10,6 +10,7 @@ import (
 	"maps"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -28,18 +29,21 @@ func New(seed Seed) (*World, error) {
 	if seed.TokenLifetimeSeconds > 0 {
 		w.lifetime = time.Duration(seed.TokenLifetimeSeconds) * time.Second
 	}
-	for _, t := range seed.Tenants {
+	for i, t := range seed.Tenants {
 		if err := w.addTenant(t); err != nil {
-			return nil, fmt.Errorf("tenant %q: %w", t.Name, err)
+			return nil, misfit(step("tenants", i), err)
 		}
 	}
-	for _, a := range seed.Apps {
+	for i, a := range seed.Apps {
 		if err := w.addApp(a); err != nil {
-			return nil, fmt.Errorf("app %q: %w", a.ClientID, err)
+			return nil, misfit(step("apps", i), err)
 		}
 	}
 	return w, nil
 }
+
+// step is one step of a MisfitError's path, into a list.
+func step(list string, i int) string { return list + "/" + strconv.Itoa(i) }
 
 // isGUID reports whether s has the form of a GUID.
 func isGUID(s string) bool {
@@ -51,36 +55,36 @@ func (w *World) addTenant(s Tenant) error {
 	c, ok := cloudNamed(s.Cloud)
 	switch {
 	case !isGUID(s.ID):
-		return fmt.Errorf("id %q is not a GUID", s.ID)
+		return misfit("id", fmt.Errorf("id %q is not a GUID", s.ID))
 	case !ok:
-		return fmt.Errorf("unknown cloud %q", s.Cloud)
+		return misfit("cloud", fmt.Errorf("unknown cloud %q: there are %s", s.Cloud, strings.Join(cloudNames(), ", ")))
 	case w.tenantOf(s.ID) != nil || s.Domain != "" && w.tenantOf(s.Domain) != nil:
 		return fmt.Errorf("id %s or domain %q is used twice", s.ID, s.Domain)
 	}
 	t := &tenant{id: strings.ToLower(s.ID), name: s.Name, domain: s.Domain, cloud: c,
 		refresh: seconds(s.Exchange.RefreshSeconds), warnings: slices.Clone(s.Exchange.Warnings)}
-	for _, id := range s.Subscriptions {
+	for i, id := range s.Subscriptions {
 		if !isGUID(id) {
-			return fmt.Errorf("subscription %q is not a GUID", id)
+			return misfit(step("subscriptions", i), fmt.Errorf("subscription %q is not a GUID", id))
 		}
 		t.subscriptions = append(t.subscriptions, strings.ToLower(id))
 	}
-	for _, v := range s.Vaults {
+	for i, v := range s.Vaults {
 		if err := w.addVault(t, v); err != nil {
-			return fmt.Errorf("vault %q: %w", v.Name, err)
+			return misfit(step("vaults", i), err)
 		}
 	}
-	for _, p := range s.Exchange.Policies {
+	for i, p := range s.Exchange.Policies {
 		if _, err := t.putPolicy(p); err != nil {
-			return fmt.Errorf("policy %q: %w", p.Name, err)
+			return misfit(step("exchange/policies", i), err)
 		}
 	}
 	for _, m := range s.Exchange.Mailboxes {
 		t.mailboxes = append(t.mailboxes, &mailbox{address: m.Address, guid: newGUID(), policy: m.Policy, shown: m.Policy})
 	}
-	for _, g := range s.SharePoint.Geos {
+	for i, g := range s.SharePoint.Geos {
 		if err := w.addGeo(t, s.SharePoint, g); err != nil {
-			return fmt.Errorf("geo %q: %w", g.ID, err)
+			return misfit(step("sharepoint/geos", i), err)
 		}
 	}
 	w.tenants = append(w.tenants, t)
@@ -90,19 +94,26 @@ func (w *World) addTenant(s Tenant) error {
 func (w *World) addVault(t *tenant, s Vault) error {
 	name := strings.ToLower(s.Name)
 	if name == "" || strings.Contains(name, ".") {
-		return fmt.Errorf("a vault's name is its first host label")
+		return misfit("name", fmt.Errorf("a vault's name is its first host label"))
 	}
 	if _, taken := w.vaults[name]; taken {
-		return fmt.Errorf("name is used twice")
+		return misfit("name", fmt.Errorf("name %q is used twice", name))
 	}
-	v := &vault{name: name, host: name + "." + t.cloud.vault, tenant: t, serviceDenied: s.ServiceDenied}
-	for _, k := range s.Keys {
+	v := &vault{name: name, host: name + "." + t.cloud.vault, hsm: s.ManagedHSM, tenant: t, serviceDenied: s.ServiceDenied,
+		platform: s.NewHSMPlatform, creates: createLimit{off: s.UnlimitedCreates, retryAfter: s.CreateRetryAfter}}
+	if v.hsm {
+		v.host = name + "." + t.cloud.hsm()
+	}
+	for i, k := range s.Keys {
 		if v.key(k.Name) != nil {
-			return fmt.Errorf("key %q is there twice", k.Name)
+			return misfit(step("keys", i)+"/name", fmt.Errorf("key %q is there twice", k.Name))
 		}
 		key, err := newKey(v, k)
+		if err == nil {
+			err = misfit("rotation_policy", w.setRotation(key, k.RotationPolicy, time.Time{}))
+		}
 		if err != nil {
-			return fmt.Errorf("key %q: %w", k.Name, err)
+			return misfit(step("keys", i), err)
 		}
 		v.keys = append(v.keys, key)
 	}
@@ -123,50 +134,57 @@ type app struct {
 
 func (w *World) addApp(s App) error {
 	if !isGUID(s.ClientID) {
-		return fmt.Errorf("client_id is not a GUID")
+		return misfit("client_id", fmt.Errorf("client_id %q is not a GUID", s.ClientID))
 	}
 	id := strings.ToLower(s.ClientID)
 	if _, twice := w.apps[id]; twice {
-		return fmt.Errorf("client_id is used twice")
+		return misfit("client_id", fmt.Errorf("client_id is used twice"))
 	}
 	a := &app{clientID: id, secrets: slices.Clone(s.Secrets), grants: map[string]Grant{}}
-	for _, text := range s.Certificates {
+	for i, text := range s.Certificates {
 		cert, err := parseCertificate([]byte(text))
 		if err != nil {
-			return err
+			return misfit(step("certificates", i), err)
 		}
 		a.certs = append(a.certs, cert)
 	}
-	for _, f := range s.Federated {
+	for i, f := range s.Federated {
 		made, err := newFederated(f)
 		if err != nil {
-			return err
+			return misfit(step("federated", i), err)
 		}
 		a.federated = append(a.federated, made)
 	}
 	var err error
 	if a.managed, err = w.newManagedIdentity(id, s.ManagedIdentity); err != nil {
-		return err
+		return misfit("managed_identity", err)
 	}
-	for _, g := range s.Grants {
-		if err := errors.Join(checkExchangeGrant(g.Exchange), checkARMGrant(g.ARM)); err != nil {
-			return err
+	for i, g := range s.Grants {
+		if err := w.addGrant(a, g); err != nil {
+			return misfit(step("grants", i), err)
 		}
-		for name := range g.KeyVault {
-			if name != "*" && w.vaults[name] == nil {
-				return fmt.Errorf("grant for unknown vault %q", name)
-			}
-		}
-		tenantID := g.Tenant
-		if t := w.tenantOf(g.Tenant); t != nil {
-			tenantID = t.id
-		} else if g.Tenant != "*" {
-			return fmt.Errorf("grant in unknown tenant %q", g.Tenant)
-		}
-		g.KeyVault = maps.Clone(g.KeyVault)
-		a.grants[tenantID] = g
 	}
 	w.apps[id] = a
+	return nil
+}
+
+func (w *World) addGrant(a *app, g Grant) error {
+	if err := errors.Join(misfit("exchange", checkExchangeGrant(g.Exchange)), misfit("arm", checkARMGrant(g.ARM))); err != nil {
+		return err
+	}
+	for name := range g.KeyVault {
+		if name != "*" && w.vaults[name] == nil {
+			return misfit("keyvault/"+name, fmt.Errorf("grant for unknown vault %q", name))
+		}
+	}
+	tenantID := g.Tenant
+	if t := w.tenantOf(g.Tenant); t != nil {
+		tenantID = t.id
+	} else if g.Tenant != "*" {
+		return misfit("tenant", fmt.Errorf("grant in unknown tenant %q", g.Tenant))
+	}
+	g.KeyVault = maps.Clone(g.KeyVault)
+	a.grants[tenantID] = g
 	return nil
 }
 

@@ -132,6 +132,12 @@ func (t *tenant) takeUp(p *policy, now time.Time) ([]*version, error) {
 		if err != nil {
 			return nil, err
 		}
+		// What is wrapped now has to be unwrapped before it can be wrapped anew.
+		if held := k.version(p.taken[k.id()]); held != nil {
+			if err := held.unwrap(); err != nil {
+				return nil, err
+			}
+		}
 		versions = append(versions, v)
 	}
 	for _, v := range versions {

@@ -81,39 +81,59 @@ type Tenant struct {
 // Vault is a key vault. ServiceDenied takes Microsoft 365's own right to wrap
 // and unwrap with its keys away.
 type Vault struct {
-	Name          string `json:"name"`
-	ServiceDenied bool   `json:"service_denied,omitempty"`
-	Keys          []Key  `json:"keys,omitempty"`
+	Name string `json:"name"`
+	// ManagedHSM makes it a Managed HSM, at a host of its own domain, with keys
+	// of type RSA-HSM and 100 versions of each at most.
+	ManagedHSM    bool `json:"managed_hsm,omitempty"`
+	ServiceDenied bool `json:"service_denied,omitempty"`
+	// NewHSMPlatform is the hsmPlatform of the versions that the vault makes:
+	// left out, "0" for software keys and "2" for HSM keys.
+	NewHSMPlatform string `json:"new_hsm_platform,omitempty"`
+	// UnlimitedCreates takes the limit on creating keys away: 10 HSM keys or 20
+	// software keys in 10 seconds of real time.
+	UnlimitedCreates bool `json:"unlimited_creates,omitempty"`
+	// CreateRetryAfter is the Retry-After of that limit's 429, in seconds; 0 sends none.
+	CreateRetryAfter int   `json:"create_retry_after,omitempty"`
+	Keys             []Key `json:"keys,omitempty"`
 }
 
 // Key is a key and its versions, oldest first.
 type Key struct {
-	Name            string          `json:"name"`
-	Kty             string          `json:"kty,omitempty"`
-	Size            int             `json:"size,omitempty"`
-	KeyOps          []string        `json:"key_ops,omitempty"`
-	RecoveryLevel   string          `json:"recovery_level,omitempty"`
-	RecoverableDays int             `json:"recoverable_days,omitempty"`
-	HSMPlatform     string          `json:"hsm_platform,omitempty"`
-	SoftDeleted     bool            `json:"soft_deleted,omitempty"`
-	RotationPolicy  *RotationPolicy `json:"rotation_policy,omitempty"`
-	Versions        []KeyVersion    `json:"versions,omitempty"`
+	Name            string   `json:"name"`
+	Kty             string   `json:"kty,omitempty"`
+	Size            int      `json:"size,omitempty"`
+	KeyOps          []string `json:"key_ops,omitempty"`
+	RecoveryLevel   string   `json:"recovery_level,omitempty"`
+	RecoverableDays int      `json:"recoverable_days,omitempty"`
+	// HSMPlatform is that of the versions below which name none.
+	HSMPlatform string `json:"hsm_platform,omitempty"`
+	SoftDeleted bool   `json:"soft_deleted,omitempty"`
+	// BeingDeleted: soft-deleted, and the vault is not done with it.
+	BeingDeleted   bool            `json:"being_deleted,omitempty"`
+	RotationPolicy *RotationPolicy `json:"rotation_policy,omitempty"`
+	Versions       []KeyVersion    `json:"versions,omitempty"`
 }
 
 // KeyVersion is one version of a key.
 type KeyVersion struct {
-	Version   string            `json:"version"`
-	Created   time.Time         `json:"created"`
-	Enabled   *bool             `json:"enabled,omitempty"`
-	NotBefore *time.Time        `json:"not_before,omitempty"`
-	Expires   *time.Time        `json:"expires,omitempty"`
-	Tags      map[string]string `json:"tags,omitempty"`
+	Version     string            `json:"version"`
+	Created     time.Time         `json:"created"`
+	HSMPlatform string            `json:"hsm_platform,omitempty"`
+	Enabled     *bool             `json:"enabled,omitempty"`
+	NotBefore   *time.Time        `json:"not_before,omitempty"`
+	Expires     *time.Time        `json:"expires,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
 }
 
-// RotationPolicy is a key's auto-rotation policy.
+// RotationPolicy is a key's auto-rotation policy. It acts in the world's time.
 type RotationPolicy struct {
+	// ExpiryTime after its creation a new version expires; an ISO 8601 duration
+	// of days, months and years.
 	ExpiryTime string           `json:"expiry_time,omitempty"`
 	Actions    []RotationAction `json:"actions,omitempty"`
+	// Stamps tells which new versions get the expiry: "all" (left out), also
+	// those made by a client that names none, or "rotations" only.
+	Stamps string `json:"stamps,omitempty"`
 }
 
 // RotationAction is "Rotate" or "Notify" at a time given as an ISO 8601 duration.

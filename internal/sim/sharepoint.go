@@ -144,6 +144,11 @@ func (w *World) rollKey(g *geo, q query, c *call, now time.Time) answer {
 	if bad != nil {
 		return bad.answer()
 	}
+	if held := g.slots[q.slot]; held != nil {
+		if err := held.unwrap(); err != nil {
+			return csomError{"Microsoft.SharePoint.SPException", -2146232832, "The key cannot be used: " + err.Error() + "."}.answer()
+		}
+	}
 	if other := g.slots[1-q.slot]; other != nil && other.key == to.key {
 		w.violation(c, "key "+to.key.ref()+" would be in both slots", now)
 	}

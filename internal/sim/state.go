@@ -36,17 +36,18 @@ type KeyState struct {
 
 // VersionState is a key version in a State.
 type VersionState struct {
-	Version   string            `json:"version"`
-	ID        string            `json:"id"`
-	Kty       string            `json:"kty"`
-	Size      int               `json:"size"`
-	KeyOps    []string          `json:"key_ops"`
-	Enabled   bool              `json:"enabled"`
-	Created   int64             `json:"created"`
-	NotBefore *int64            `json:"not_before,omitempty"`
-	Expires   *int64            `json:"expires,omitempty"`
-	Tags      map[string]string `json:"tags,omitempty"`
-	By        string            `json:"by"` // "seed", "api" or "stranger"
+	Version     string            `json:"version"`
+	ID          string            `json:"id"`
+	Kty         string            `json:"kty"`
+	Size        int               `json:"size"`
+	KeyOps      []string          `json:"key_ops"`
+	HSMPlatform string            `json:"hsm_platform"`
+	Enabled     bool              `json:"enabled"`
+	Created     int64             `json:"created"`
+	NotBefore   *int64            `json:"not_before,omitempty"`
+	Expires     *int64            `json:"expires,omitempty"`
+	Tags        map[string]string `json:"tags,omitempty"`
+	By          string            `json:"by"` // "seed", "api", "stranger" or "policy"
 }
 
 // PolicyState is a policy in a State. Versions is by key identifier: the
@@ -155,7 +156,7 @@ func (k *key) state() KeyState {
 	out := KeyState{Vault: k.vault.name, Name: k.name, ID: k.id(), SoftDeleted: k.softDeleted}
 	for _, v := range k.versions {
 		out.Versions = append(out.Versions, VersionState{Version: v.id, ID: v.kid(), Kty: v.kty, Size: v.size,
-			KeyOps: slices.Clone(v.ops), Enabled: v.enabled, Created: v.created, NotBefore: v.nbf, Expires: v.exp,
+			KeyOps: slices.Clone(v.ops), HSMPlatform: v.platform, Enabled: v.enabled, Created: v.created, NotBefore: v.nbf, Expires: v.exp,
 			Tags: maps.Clone(v.tags), By: v.by})
 	}
 	return out

@@ -229,7 +229,7 @@ func (w *World) resourceOf(aud string, t *tenant) string {
 	switch {
 	case !ok:
 		return ""
-	case host == t.cloud.vault:
+	case host == t.cloud.vault, host == t.cloud.hsm():
 		return ServiceKeyVault
 	case host == t.cloud.exchange:
 		return ServiceExchange

@@ -1,10 +1,7 @@
 package sim
 
 import (
-	"fmt"
-	"maps"
 	"regexp"
-	"slices"
 	"strings"
 	"time"
 )
@@ -12,12 +9,23 @@ import (
 // versionID is the id of a key version.
 var versionID = regexp.MustCompile(`^[0-9a-f]{32}$`)
 
-// vault is a key vault.
+// vault is a key vault or a Managed HSM.
 type vault struct {
 	name, host    string
+	hsm           bool // a Managed HSM
 	tenant        *tenant
 	keys          []*key
 	serviceDenied bool
+	platform      string // of new versions; "" goes by the key type
+	creates       createLimit
+}
+
+// resource is what a token for the vault is for.
+func (v *vault) resource() string {
+	if v.hsm {
+		return "https://" + v.tenant.cloud.hsm()
+	}
+	return "https://" + v.tenant.cloud.vault
 }
 
 // key is a key; versions are oldest first and never shrink.
@@ -26,9 +34,10 @@ type key struct {
 	name        string
 	level       string
 	days        int
-	platform    string
 	softDeleted bool
-	rotation    *RotationPolicy
+	deleting    bool // soft-deleted, and the vault is not done with it
+	deletedAt   time.Time
+	rotation    *rotation
 	versions    []*version
 }
 
@@ -39,12 +48,19 @@ type version struct {
 	kty              string
 	size             int
 	ops              []string
+	platform         string // hsmPlatform
 	enabled          bool
 	created, updated int64
 	nbf, exp         *int64
 	tags             map[string]string
-	by               string // "seed", "api" or "stranger"
+	by               string // "seed", "api", "stranger" or "policy"
 }
+
+// maxHSMVersions is how many versions of one key a Managed HSM keeps.
+const maxHSMVersions = 100
+
+// full reports whether the key can have no more versions.
+func (k *key) full() bool { return k.vault.hsm && len(k.versions) >= maxHSMVersions }
 
 func (v *vault) key(name string) *key {
 	for _, k := range v.keys {
@@ -89,8 +105,20 @@ func (k *key) add(v *version, now time.Time) *version {
 	if v.id == "" {
 		v.id = newVersionID()
 	}
+	if v.platform == "" {
+		v.platform = or(k.vault.platform, platformOf(v.kty))
+	}
 	k.versions = append(k.versions, v)
 	return v
+}
+
+// platformOf is the hsmPlatform of a new version: software keys have none, and
+// HSM keys land on the newest.
+func platformOf(kty string) string {
+	if kty == "RSA" {
+		return "0"
+	}
+	return "2"
 }
 
 // addStranger appends a version that nobody known has made: it looks like the
@@ -101,79 +129,4 @@ func (k *key) addStranger(now time.Time) *version {
 		v.kty, v.size, v.ops = last.kty, last.size, last.ops
 	}
 	return k.add(v, now)
-}
-
-// serve returns the version that Microsoft 365 would wrap with: the named one,
-// or the newest enabled one. The error says why the vault denies it.
-func (k *key) serve(versionID string, now time.Time) (*version, error) {
-	switch {
-	case k.vault.serviceDenied:
-		return nil, fmt.Errorf("vault %s denies wrapKey and unwrapKey to the service principal", k.vault.host)
-	case k.softDeleted:
-		return nil, fmt.Errorf("key %s is deleted", k.id())
-	}
-	var found *version
-	for _, v := range slices.Backward(k.versions) {
-		if versionID == "" && v.enabled || versionID != "" && strings.EqualFold(v.id, versionID) {
-			found = v
-			break
-		}
-	}
-	switch {
-	case found == nil && versionID != "":
-		return nil, fmt.Errorf("key version %s/%s was not found", k.id(), versionID)
-	case found == nil:
-		return nil, fmt.Errorf("key %s has no enabled version", k.id())
-	case !found.enabled:
-		return nil, fmt.Errorf("key version %s is disabled", found.kid())
-	case found.nbf != nil && *found.nbf > now.Unix():
-		return nil, fmt.Errorf("key version %s is not yet valid", found.kid())
-	case found.exp != nil && *found.exp <= now.Unix():
-		return nil, fmt.Errorf("key version %s has expired", found.kid())
-	}
-	return found, nil
-}
-
-func newKey(v *vault, s Key) (*key, error) {
-	if ok, _ := regexp.MatchString(`^[0-9A-Za-z-]{1,127}$`, s.Name); !ok {
-		return nil, fmt.Errorf("name must be letters, digits and dashes")
-	}
-	k := &key{vault: v, name: s.Name, level: s.RecoveryLevel, days: s.RecoverableDays,
-		platform: s.HSMPlatform, softDeleted: s.SoftDeleted}
-	k.level = or(k.level, "Recoverable+ProtectedSubscription")
-	k.days = or(k.days, 90)
-	k.platform = or(k.platform, "2")
-	if s.RotationPolicy != nil {
-		k.rotation = &RotationPolicy{ExpiryTime: s.RotationPolicy.ExpiryTime, Actions: slices.Clone(s.RotationPolicy.Actions)}
-	}
-	ops := s.KeyOps
-	if len(ops) == 0 {
-		ops = []string{"wrapKey", "unwrapKey"}
-	}
-	for _, sv := range s.Versions {
-		if !versionID.MatchString(sv.Version) {
-			return nil, fmt.Errorf("version %q is not 32 hex digits", sv.Version)
-		}
-		k.add(&version{id: sv.Version, kty: or(s.Kty, "RSA-HSM"), size: or(s.Size, 3072), ops: slices.Clone(ops),
-			enabled: sv.Enabled == nil || *sv.Enabled, nbf: unix(sv.NotBefore), exp: unix(sv.Expires),
-			tags: maps.Clone(sv.Tags), by: bySeed}, sv.Created)
-	}
-	return k, nil
-}
-
-// or returns v, or the default when v is zero.
-func or[T comparable](v, def T) T {
-	var zero T
-	if v == zero {
-		return def
-	}
-	return v
-}
-
-func unix(t *time.Time) *int64 {
-	if t == nil {
-		return nil
-	}
-	u := t.Unix()
-	return &u
 }

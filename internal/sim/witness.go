@@ -31,7 +31,7 @@ type Effect struct {
 	Versions    []string `json:"versions,omitempty"` // key identifiers made, taken up or rolled to
 	Applied     bool     `json:"applied"`
 	Answered    bool     `json:"answered"`
-	By          string   `json:"by"` // "api", "hand" or "stranger"
+	By          string   `json:"by"` // "api", "hand", "stranger", or "policy": a vault's own rotation
 }
 
 // Violation is a request that no rolling of keys ever needs, and that could

@@ -24,11 +24,13 @@ type World struct {
 	Logger *slog.Logger
 
 	mu       sync.Mutex
+	begun    bool // something has looked at the world
 	shift    time.Duration
 	lifetime time.Duration
 	tenants  []*tenant
 	vaults   map[string]*vault // by lower-case name
 	hosts    map[string]*vault // by host
+	rotating []*key            // those whose rotation policy makes versions
 	geos     map[string]*geo   // by admin host
 	apps     map[string]*app   // by lower-case client id
 	signing  func() (*rsa.PrivateKey, error)
@@ -92,6 +94,8 @@ func (w *World) Close() { w.closeOnce.Do(func() { close(w.closed) }) }
 func (w *World) lock() time.Time {
 	w.mu.Lock()
 	now := w.Now().Add(w.shift)
+	w.begin(now)
+	w.rotate(now)
 	for _, t := range w.tenants {
 		for _, m := range t.mailboxes {
 			m.settle(now)
@@ -101,6 +105,25 @@ func (w *World) lock() time.Time {
 		}
 	}
 	return now
+}
+
+// begin dates what the seed left for the world's first moment, which is not
+// that of New: the clock may be replaced until then. The lock is held.
+func (w *World) begin(now time.Time) {
+	if w.begun {
+		return
+	}
+	w.begun = true
+	for _, v := range w.vaults {
+		for _, k := range v.keys {
+			if k.softDeleted {
+				k.deletedAt = now
+			}
+			if k.rotation != nil {
+				k.rotation.since = now
+			}
+		}
+	}
 }
 
 // Advance moves the world's clock on: rolls progress and mailboxes change.
