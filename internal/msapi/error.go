@@ -17,6 +17,8 @@ const (
 	// ServiceResourceManager is Azure Resource Manager, with whatever provider
 	// stands behind it.
 	ServiceResourceManager = "resource_manager"
+	// ServiceAutomation is Azure Automation, and the cmdlets that its runbooks run.
+	ServiceAutomation = "automation"
 )
 
 // Kind says what a failed call means to the one who made it. The set is closed.
@@ -38,7 +40,7 @@ const (
 // Error is the one error of all calls to Microsoft. Its texts may be shown and
 // stored: they hold no token and no body.
 type Error struct {
-	Service   string // entra, keyvault, exchange, sharepoint, resource_manager
+	Service   string // entra, keyvault, exchange, sharepoint, resource_manager, automation
 	Operation string // what was asked for, snake_case
 	Status    int    // HTTP status; 0 where there was no answer
 	Code      string // the service's code, or ours where it gave none

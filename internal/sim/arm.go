@@ -41,7 +41,7 @@ type armRequest struct {
 
 // armRoutes are all operations that the simulated Resource Manager has.
 func armRoutes() []armRoute {
-	return slices.Concat(armCoreRoutes())
+	return slices.Concat(armCoreRoutes(), automationRoutes())
 }
 
 // armOperations lists what a fault may name.

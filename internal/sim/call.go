@@ -26,11 +26,12 @@ type call struct {
 	do func(c *call, now time.Time) answer
 
 	// What do may set or read.
-	geo      string
-	record   *Effect  // the witness entry of an effect
-	warnings []string // from faults
-	status   *int     // SharePoint status number forced by a fault
-	freeze   *fault   // a roll that starts now never ends while this fault lives
+	geo       string
+	record    *Effect  // the witness entry of an effect
+	warnings  []string // from faults
+	status    *int     // SharePoint status number forced by a fault
+	jobFaults []*fault // what becomes of the job that it starts
+	freeze    *fault   // a roll that starts now never ends while this fault lives
 }
 
 // answer is a response before it is written.

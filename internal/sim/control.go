@@ -43,6 +43,8 @@ func (w *World) ControlHandler() http.Handler {
 	act(mux, "POST /permissions", w.SetPermission)
 	act(mux, "POST /policies", func(in tenantPolicy) error { return w.PutPolicy(in.Tenant, in.Policy) })
 	act(mux, "POST /apps", func(in appCertificate) error { return w.AllowCertificate(in.ClientID, []byte(in.Certificate)) })
+	act(mux, "POST /automation/resume", func(in jobByHand) error { return w.ResumeJob(in.Tenant, in.Job) })
+	act(mux, "POST /automation/stop", func(in jobByHand) error { return w.StopJob(in.Tenant, in.Job) })
 	act(mux, "POST /trap", func(in trapSwitch) error { w.SetTrap(in.On); return nil })
 	act(mux, "POST /advance", func(in advance) error {
 		if in.Seconds < 0 {
@@ -98,6 +100,10 @@ type (
 	appCertificate struct {
 		ClientID    string `json:"client_id"`
 		Certificate string `json:"certificate"`
+	}
+	jobByHand struct {
+		Tenant string `json:"tenant"`
+		Job    string `json:"job"`
 	}
 	trapSwitch struct {
 		On bool `json:"on"`

@@ -53,6 +53,7 @@
 //	POST   /apps                        {"client_id":"…","certificate":"-----BEGIN CERTIFICATE…"}
 //	POST   /federated-token             {"client_id":"…","subject":""} → 201 {"token":"…"}: what a workload's token file would hold
 //	GET    /metadata/identity/oauth2/token and /msi/token: the managed identity endpoint, as a virtual machine and as App Service have it
+//	POST   /automation/resume           {"tenant":"contoso.com","job":"…guid…"}: a suspended job; /automation/stop ends one
 //	POST   /trap                        {"on":true}
 //	POST   /advance                     {"seconds":3600}
 //

@@ -25,6 +25,10 @@ const (
 	ModeRollingForever = "rolling_forever" // a roll stops at params percent until the fault is removed
 	ModeStatus         = "status"          // SharePoint shows the number params status
 	ModeWarning        = "warning"         // Exchange adds params warning
+	ModeJobSlow        = "job_slow"        // the runbook job takes params seconds more; 0: until the fault is removed
+	ModeJobFails       = "job_fails"       // the job ends as params code (Failed, Suspended, Stopped) before its effect
+	ModeJobFailsAfter  = "job_fails_after" // the same, after its effect and without output
+	ModeJobOutput      = "job_output"      // the job writes params body; {output} in it is what it would have written
 )
 
 // OpEffect, as a fault's operation, means each operation that has an effect.
@@ -101,7 +105,8 @@ func operations() map[string][]string {
 
 func (w *World) checkFault(f Fault) error {
 	modes := []string{ModeRefuse, ModeThrottle, ModeLoseBefore, ModeApplyAndLose, ModeErrorAfter, ModeHold, ModeHoldAfter,
-		ModeDelay, ModeStrangerBefore, ModeStrangerAfter, ModeRollingForever, ModeStatus, ModeWarning}
+		ModeDelay, ModeStrangerBefore, ModeStrangerAfter, ModeRollingForever, ModeStatus, ModeWarning,
+		ModeJobSlow, ModeJobFails, ModeJobFailsAfter, ModeJobOutput}
 	known := []string{"", OpEffect}
 	for service, ops := range operations() {
 		if f.Service == "" || f.Service == service {
@@ -228,6 +233,8 @@ func (f *fault) meets(c *call, w *World) bool {
 		operation = c.op == OpGetStatus
 	case ModeWarning:
 		operation = c.service == ServiceExchange
+	case ModeJobSlow, ModeJobFails, ModeJobFailsAfter, ModeJobOutput:
+		operation = c.op == OpPutJob
 	case ModeStrangerBefore, ModeStrangerAfter:
 		operation = len(c.keys) > 0
 	}

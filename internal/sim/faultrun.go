@@ -64,6 +64,9 @@ func (w *World) before(c *call, faults []*fault) (answer, verdict) {
 		case ModeWarning:
 			w.fireNow(f)
 			c.warnings = append(c.warnings, f.Params.Warning)
+		case ModeJobSlow, ModeJobFails, ModeJobFailsAfter, ModeJobOutput:
+			w.fireNow(f)
+			c.jobFaults = append(c.jobFaults, f)
 		case ModeRollingForever:
 			w.fireNow(f)
 			c.freeze = f

@@ -69,6 +69,11 @@ func (w *World) addTenant(s Tenant) error {
 		}
 		t.subscriptions = append(t.subscriptions, strings.ToLower(id))
 	}
+	for i, a := range s.Automation {
+		if err := w.addAccount(t, a); err != nil {
+			return misfit(step("automation", i), err)
+		}
+	}
 	for i, v := range s.Vaults {
 		if err := w.addVault(t, v); err != nil {
 			return misfit(step("vaults", i), err)

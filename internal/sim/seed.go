@@ -18,6 +18,7 @@ import (
 //	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true, "arm": "contributor"}]}],
 //	 "tenants": [{"id": "…guid…", "name": "Contoso", "domain": "contoso.com", "cloud": "public",
 //	   "subscriptions": ["…guid…"],
+//	   "automation": [{"id": "/subscriptions/…/resourceGroups/…/providers/Microsoft.Automation/automationAccounts/…", "job_seconds": 2}],
 //	   "vaults": [{"name": "contoso-exo-a", "service_denied": false, "keys": [
 //	     {"name": "Key001", "kty": "RSA-HSM", "size": 3072, "key_ops": ["wrapKey", "unwrapKey"],
 //	      "recovery_level": "Recoverable+ProtectedSubscription", "recoverable_days": 90, "hsm_platform": "2", "soft_deleted": false,
@@ -72,10 +73,12 @@ type Tenant struct {
 	Domain string `json:"domain"`
 	Cloud  string `json:"cloud,omitempty"`
 	// Subscriptions are the ids of its Azure subscriptions.
-	Subscriptions []string   `json:"subscriptions,omitempty"`
-	Vaults        []Vault    `json:"vaults,omitempty"`
-	Exchange      Exchange   `json:"exchange"`
-	SharePoint    SharePoint `json:"sharepoint"`
+	Subscriptions []string `json:"subscriptions,omitempty"`
+	// Automation are its Azure Automation accounts.
+	Automation []AutomationAccount `json:"automation,omitempty"`
+	Vaults     []Vault             `json:"vaults,omitempty"`
+	Exchange   Exchange            `json:"exchange"`
+	SharePoint SharePoint          `json:"sharepoint"`
 }
 
 // Vault is a key vault. ServiceDenied takes Microsoft 365's own right to wrap

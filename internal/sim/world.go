@@ -59,6 +59,7 @@ type tenant struct {
 	refresh          time.Duration
 	warnings         []string
 	subscriptions    []string // ids
+	accounts         []*account
 }
 
 // Handler serves the Microsoft side, routed by Host.
@@ -97,6 +98,9 @@ func (w *World) lock() time.Time {
 	w.begin(now)
 	w.rotate(now)
 	for _, t := range w.tenants {
+		for _, a := range t.accounts {
+			a.settle(w, now)
+		}
 		for _, m := range t.mailboxes {
 			m.settle(now)
 		}
