@@ -17,7 +17,14 @@ import (
 // client certificate, as in production.
 func simulated(t *testing.T) (*exchange.Client, *sim.World) {
 	t.Helper()
+	return simulatedAt(t, func(*sim.Seed) {})
+}
+
+// simulatedAt is simulated with a change of the seed.
+func simulatedAt(t *testing.T, change func(*sim.Seed)) (*exchange.Client, *sim.World) {
+	t.Helper()
 	seed := sim.ContosoSeed()
+	change(&seed)
 	cert, key, err := sim.NewAppCertificate("exchange test")
 	if err != nil {
 		t.Fatal(err)

@@ -139,7 +139,7 @@ func (w *World) errorAnswer(service string, status int, code, message string) an
 		outer, inner, _ := strings.Cut(code, "/")
 		return vaultError(status, outer, inner, message)
 	case ServiceExchange:
-		return exchangeError(status, code, message)
+		return exchangeRefusal(status, code, message)
 	case ServiceSharePoint:
 		if status == http.StatusOK {
 			return csomError{typ: code, code: -1, message: message}.answer()

@@ -40,6 +40,7 @@ func (w *World) ControlHandler() http.Handler {
 		return w.RollByHand(in.Tenant, in.Geo, in.Slot, Slot{Vault: in.Vault, Key: in.Key, Version: in.Version})
 	})
 	act(mux, "POST /sharepoint/settings", w.SetSharePoint)
+	act(mux, "POST /exchange/settings", w.SetExchange)
 	act(mux, "POST /permissions", w.SetPermission)
 	act(mux, "POST /policies", func(in tenantPolicy) error { return w.PutPolicy(in.Tenant, in.Policy) })
 	act(mux, "POST /apps", func(in appCertificate) error { return w.AllowCertificate(in.ClientID, []byte(in.Certificate)) })

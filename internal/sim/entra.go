@@ -54,7 +54,8 @@ func (w *World) entraDo(rw http.ResponseWriter, r *http.Request, op, tenantID st
 // instanceDiscovery names the hosts of each cloud that are one authority.
 func instanceDiscovery(r *http.Request) answer {
 	endpoint, err := url.Parse(r.URL.Query().Get("authorization_endpoint"))
-	if err != nil || endpoint.Host == "" {
+	// Microsoft's list has its own clouds; one of an operator is not in it.
+	if err != nil || !slices.ContainsFunc(clouds(), func(c cloud) bool { return slices.Contains(c.logins, endpoint.Host) }) {
 		return jsonAnswer(400, map[string]any{"error": "invalid_instance", "error_description": "AADSTS50049: Unknown or invalid instance."})
 	}
 	tenantID, _, _ := strings.Cut(strings.Trim(endpoint.Path, "/"), "/")
@@ -72,7 +73,7 @@ func (w *World) openID(host, tenantID string) answer {
 	id := "{tenantid}"
 	if !slices.Contains([]string{"common", "organizations"}, tenantID) {
 		t := w.tenantOf(tenantID)
-		if t == nil {
+		if t == nil || !slices.Contains(t.cloud.logins, host) {
 			return w.unknownTenant(tenantID)
 		}
 		id, tenantID = t.id, t.id

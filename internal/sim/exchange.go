@@ -3,6 +3,7 @@ package sim
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"net/http"
 	"slices"
 	"strings"
@@ -39,12 +40,16 @@ func (w *World) serveExchange(rw http.ResponseWriter, r *http.Request, host stri
 		return
 	}
 	t := w.tenantOf(parts[2])
-	if t == nil || t.cloud.exchange != host {
+	if t == nil || t.cloud.exchange != host && !t.cloud.regional(host) {
 		writeAnswer(rw, exchangeError(404, "Microsoft.Exchange.Configuration.Tasks.ManagementObjectNotFoundException",
 			"The organization "+parts[2]+" was not found."))
 		return
 	}
-	id, err := w.bearer(r, "https://"+host, t)
+	if to := w.redirectOf(t); to != "" && to != host {
+		redirect(rw, r, to)
+		return
+	}
+	id, err := w.bearer(r, "https://"+t.cloud.exchange, t)
 	if err != nil || w.exchangeGrant(id.app, t) == "none" {
 		w.unauthorized(ServiceExchange)
 		rw.Header().Set("WWW-Authenticate", `Bearer client_id="00000002-0000-0ff1-ce00-000000000000", error="invalid_token"`)
@@ -97,7 +102,10 @@ func (w *World) cmdletCall(t *tenant, a *app, r *http.Request, name string, p pa
 		c.requestID = or(c.requestID, r.Header.Get(h))
 	}
 	c.operationID = c.requestID
-	c.effect = c.op == OpSetDEP || c.op == OpSetM365DEP
+	c.effect = c.op == OpSetDEP || c.op == OpSetM365DEP || c.op == OpSetM365Assignment
+	if c.op == OpSetM365Assignment {
+		c.target = p.text("DataEncryptionPolicy")
+	}
 	w.mu.Lock()
 	if found := t.policyOf(c.target, workloadOf(c.op)); found != nil {
 		c.keys, c.target, c.aliases = t.policyKeys(found), found.GUID, []string{found.Name}
@@ -105,9 +113,9 @@ func (w *World) cmdletCall(t *tenant, a *app, r *http.Request, name string, p pa
 	w.mu.Unlock()
 	c.do = func(c *call, now time.Time) answer {
 		if g, _ := a.grant(t); g.Exchange != "full" {
-			return noRole()
+			return t.dress(t.noRole(), now)
 		}
-		return w.cmdlet(c, p, now)
+		return t.dress(w.cmdlet(c, p, now), now)
 	}
 	return c
 }
@@ -128,13 +136,11 @@ func (w *World) cmdlet(c *call, p parameters, now time.Time) answer {
 	case OpSetDEP, OpSetM365DEP:
 		return w.setPolicy(c, p, now)
 	case OpGetM365Assignment:
-		var out []map[string]any
-		for _, found := range t.policies {
-			if found.Workload == WorkloadMulti && found.Assigned {
-				out = append(out, found.object())
-			}
-		}
-		return t.envelope(c, out, nil)
+		return t.getAssignment(c)
+	case OpSetM365Assignment:
+		return t.setAssignment(c, p, now)
+	case OpTestM365DEP:
+		return t.testPolicy(c, p, now)
 	case OpGetMailboxStatistics:
 		m := t.mailboxOf(p.text("Identity"))
 		if m == nil {
@@ -142,7 +148,7 @@ func (w *World) cmdlet(c *call, p parameters, now time.Time) answer {
 		}
 		return t.envelope(c, []map[string]any{m.object()}, nil)
 	default:
-		return noRole() // the service does not tell an unknown cmdlet from a forbidden one
+		return t.noRole() // the service does not tell an unknown cmdlet from a forbidden one
 	}
 }
 
@@ -152,16 +158,17 @@ func (t *tenant) envelope(c *call, value []map[string]any, warnings []string) an
 		value = []map[string]any{}
 	}
 	warnings = slices.Concat([]string{}, warnings, c.warnings)
-	return jsonAnswer(200, map[string]any{
+	header := http.Header{}
+	if t.exo.WarningsInHeader {
+		header["X-Warnings"], warnings = warnings, []string{}
+	}
+	ans := jsonAnswer(200, map[string]any{
 		"@odata.context":               "https://" + t.cloud.exchange + "/adminapi/beta/" + t.id + "/$metadata#Collection(Exchange.GenericHashTable)",
 		"adminapi.warnings@odata.type": "#Collection(String)",
 		"@adminapi.warnings":           warnings,
 		"value":                        value})
-}
-
-// noRole is what comes back for a missing role: 403 and a body of NUL bytes.
-func noRole() answer {
-	return answer{status: http.StatusForbidden, body: make([]byte, 64), header: http.Header{"Content-Type": {"application/json"}}}
+	maps.Copy(ans.header, header)
+	return ans
 }
 
 func notFound(identity string) answer {

@@ -96,7 +96,7 @@ func operations() map[string][]string {
 	return map[string][]string{
 		ServiceEntra:      {OpToken, OpManagedIdentity, OpDiscovery, OpOpenID, OpSigningKeys},
 		ServiceKeyVault:   {OpCreateKey, OpGetKey, OpListVersions, OpListKeys, OpGetRotationPolicy, OpListDeletedKeys, OpGetDeletedKey},
-		ServiceExchange:   {OpGetDEP, OpSetDEP, OpGetM365DEP, OpSetM365DEP, OpGetM365Assignment, OpGetMailboxStatistics},
+		ServiceExchange:   {OpGetDEP, OpSetDEP, OpGetM365DEP, OpSetM365DEP, OpGetM365Assignment, OpSetM365Assignment, OpTestM365DEP, OpGetMailboxStatistics},
 		ServiceSharePoint: {OpGetStatus, OpRollKey, OpContextInfo},
 
 		ServiceResourceManager: armOperations(),

@@ -43,13 +43,13 @@ type federated struct {
 	key                       *rsa.PublicKey
 }
 
-func newFederated(s Federated) (federated, error) {
+func (w *World) newFederated(s Federated) (federated, error) {
 	f := federated{issuer: s.Issuer, subject: s.Subject, audience: or(s.Audience, exchangeAudience)}
 	if s.Issuer == "" || s.Subject == "" {
 		return f, errors.New("a federated credential has an issuer and a subject")
 	}
 	if s.Key == "" {
-		if s.Issuer != TestIssuer && !entraIssuer(s.Issuer) {
+		if s.Issuer != TestIssuer && !w.entraIssuer(s.Issuer) {
 			return f, fmt.Errorf("the federated credential of issuer %q needs a key: the simulator signs for %s only", s.Issuer, TestIssuer)
 		}
 		return f, nil
@@ -60,10 +60,10 @@ func newFederated(s Federated) (federated, error) {
 }
 
 // entraIssuer recognises the issuer of Entra's own tokens.
-func entraIssuer(issuer string) bool {
+func (w *World) entraIssuer(issuer string) bool {
 	host, path, _ := strings.Cut(strings.TrimPrefix(issuer, "https://"), "/")
 	id, rest, _ := strings.Cut(path, "/")
-	return serviceOf(host) == ServiceEntra && isGUID(id) && rest == "v2.0"
+	return w.serviceOf(host) == ServiceEntra && isGUID(id) && rest == "v2.0"
 }
 
 // parsePublicKey reads an RSA key out of a PEM public key or certificate.

@@ -20,14 +20,19 @@ import (
 func New(seed Seed) (*World, error) {
 	w := &World{
 		Now: time.Now, Wall: time.Now, Logger: slog.New(slog.DiscardHandler),
-		lifetime: 3599 * time.Second,
-		vaults:   map[string]*vault{}, hosts: map[string]*vault{},
+		lifetime: 3599 * time.Second, clouds: clouds(),
+		vaults: map[string]*vault{}, hosts: map[string]*vault{},
 		geos: map[string]*geo{}, apps: map[string]*app{},
 		signing: lazySigningKey(), fired: make(chan struct{}), closed: make(chan struct{}),
 		requests: map[string]map[string]int{},
 	}
 	if seed.TokenLifetimeSeconds > 0 {
 		w.lifetime = time.Duration(seed.TokenLifetimeSeconds) * time.Second
+	}
+	for i, c := range seed.Clouds {
+		if err := w.addCloud(c); err != nil {
+			return nil, misfit(step("clouds", i), err)
+		}
 	}
 	for i, t := range seed.Tenants {
 		if err := w.addTenant(t); err != nil {
@@ -52,17 +57,20 @@ func isGUID(s string) bool {
 }
 
 func (w *World) addTenant(s Tenant) error {
-	c, ok := cloudNamed(s.Cloud)
+	c, ok := w.cloudNamed(s.Cloud)
 	switch {
 	case !isGUID(s.ID):
 		return misfit("id", fmt.Errorf("id %q is not a GUID", s.ID))
 	case !ok:
-		return misfit("cloud", fmt.Errorf("unknown cloud %q: there are %s", s.Cloud, strings.Join(cloudNames(), ", ")))
+		return misfit("cloud", fmt.Errorf("unknown cloud %q: there are %s", s.Cloud, strings.Join(w.cloudNames(), ", ")))
 	case w.tenantOf(s.ID) != nil || s.Domain != "" && w.tenantOf(s.Domain) != nil:
 		return fmt.Errorf("id %s or domain %q is used twice", s.ID, s.Domain)
 	}
 	t := &tenant{id: strings.ToLower(s.ID), name: s.Name, domain: s.Domain, cloud: c,
-		refresh: seconds(s.Exchange.RefreshSeconds), warnings: slices.Clone(s.Exchange.Warnings)}
+		refresh: seconds(s.Exchange.RefreshSeconds), warnings: slices.Clone(s.Exchange.Warnings), exo: s.Exchange.ExchangeOddities}
+	if err := checkRedirectHost(t.exo.RedirectHost); err != nil {
+		return misfit("exchange/redirect_host", err)
+	}
 	for i, id := range s.Subscriptions {
 		if !isGUID(id) {
 			return misfit(step("subscriptions", i), fmt.Errorf("subscription %q is not a GUID", id))
@@ -107,7 +115,7 @@ func (w *World) addVault(t *tenant, s Vault) error {
 	v := &vault{name: name, host: name + "." + t.cloud.vault, hsm: s.ManagedHSM, tenant: t, serviceDenied: s.ServiceDenied,
 		platform: s.NewHSMPlatform, creates: createLimit{off: s.UnlimitedCreates, retryAfter: s.CreateRetryAfter}}
 	if v.hsm {
-		v.host = name + "." + t.cloud.hsm()
+		v.host = name + "." + t.cloud.hsm
 	}
 	for i, k := range s.Keys {
 		if v.key(k.Name) != nil {
@@ -154,7 +162,7 @@ func (w *World) addApp(s App) error {
 		a.certs = append(a.certs, cert)
 	}
 	for i, f := range s.Federated {
-		made, err := newFederated(f)
+		made, err := w.newFederated(f)
 		if err != nil {
 			return misfit(step("federated", i), err)
 		}

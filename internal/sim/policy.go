@@ -119,9 +119,9 @@ func (t *tenant) policyKeys(p *policy) []*key {
 	return out
 }
 
-// takeUp lets the policy wrap with the newest version of each of its keys, all
-// or none of them, and sends its mailboxes on their way.
-func (t *tenant) takeUp(p *policy, now time.Time) ([]*version, error) {
+// serving returns the version of each of the policy's keys that Microsoft
+// would wrap with now; the error says which key denies it and why.
+func (t *tenant) serving(p *policy, now time.Time) ([]*version, error) {
 	var versions []*version
 	for _, id := range p.AzureKeyIDs {
 		k, versionID, err := t.keyOf(id)
@@ -139,6 +139,16 @@ func (t *tenant) takeUp(p *policy, now time.Time) ([]*version, error) {
 			}
 		}
 		versions = append(versions, v)
+	}
+	return versions, nil
+}
+
+// takeUp lets the policy wrap with the newest version of each of its keys, all
+// or none of them, and sends its mailboxes on their way.
+func (t *tenant) takeUp(p *policy, now time.Time) ([]*version, error) {
+	versions, err := t.serving(p, now)
+	if err != nil {
+		return nil, err
 	}
 	for _, v := range versions {
 		p.taken[v.key.id()] = v.id

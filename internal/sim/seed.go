@@ -16,6 +16,9 @@ import (
 //	   "federated": [{"issuer": "https://issuer.simulator.example", "subject": "system:serviceaccount:keyroll:keyroll", "audience": "api://AzureADTokenExchange"}],
 //	   "managed_identity": {"tenant": "contoso.com", "object_id": "", "resource_id": "", "system_assigned": true},
 //	   "grants": [{"tenant": "*", "keyvault": {"*": true, "contoso-exo-a": false}, "exchange": "full", "sharepoint": true, "arm": "contributor"}]}],
+//	 "clouds": [{"name": "airgap", "logins": ["login.airgap.example"], "vault": "vault.airgap.example", "hsm": "managedhsm.airgap.example",
+//	   "exchange": "outlook.mail.airgap.example", "exchange_redirects": ["mail.airgap.example"],
+//	   "sharepoint_admin": "-admin.sharepoint.airgap.example", "resource_manager": "management.airgap.example"}],
 //	 "tenants": [{"id": "…guid…", "name": "Contoso", "domain": "contoso.com", "cloud": "public",
 //	   "subscriptions": ["…guid…"],
 //	   "automation": [{"id": "/subscriptions/…/resourceGroups/…/providers/Microsoft.Automation/automationAccounts/…", "job_seconds": 2}],
@@ -25,9 +28,10 @@ import (
 //	      "rotation_policy": {"expiry_time": "P2Y", "actions": [{"action": "Rotate", "time_after_create": "P18M"}]},
 //	      "versions": [{"version": "…32 hex…", "created": "2024-01-01T00:00:00Z", "enabled": true,
 //	        "not_before": null, "expires": null, "tags": {}}]}]}],
-//	   "exchange": {"refresh_seconds": 2, "warnings": [], "policies": [
+//	   "exchange": {"refresh_seconds": 2, "warnings": [], "redirect_host": "", "nul_body_gzip": false, "no_test_cmdlet": false,
+//	     "assignment_by_name": false, "warnings_in_header": false, "rate_limit": 0, "policies": [
 //	     {"name": "NA Mailboxes", "guid": "…", "description": "", "workload": "exchange", "enabled": true, "assigned": false,
-//	      "purge_requested": false, "azure_key_ids": ["https://contoso-exo-a.vault.azure.net/keys/Key001"]}],
+//	      "purge_requested": false, "test": {"result": "", "detail": ""}, "azure_key_ids": ["https://contoso-exo-a.vault.azure.net/keys/Key001"]}],
 //	     "mailboxes": [{"address": "vip@contoso.com", "policy": "…guid…"}]},
 //	   "sharepoint": {"sites_per_second": 80, "uri_version": true, "uri_change": "end", "geos": [
 //	     {"id": "NAM", "admin_host": "contoso-admin.sharepoint.com", "status": "Registered", "site_count": 240,
@@ -37,8 +41,24 @@ import (
 // 3072, 90 days …); a slot without a version holds the key's newest one.
 type Seed struct {
 	TokenLifetimeSeconds int      `json:"token_lifetime_seconds,omitempty"`
+	Clouds               []Cloud  `json:"clouds,omitempty"`
 	Apps                 []App    `json:"apps,omitempty"`
 	Tenants              []Tenant `json:"tenants"`
+}
+
+// Cloud is a cloud of the seed's own, as an operator's air-gapped one is: its
+// hosts, without https://. Logins are Entra's; Vault and HSM are what follows a
+// vault's name and a dot, SharePointAdmin what follows a tenant's name
+// ("-admin.sharepoint.airgap.example"). A cloud of a known name is replaced.
+type Cloud struct {
+	Name              string   `json:"name"`
+	Logins            []string `json:"logins"`
+	Vault             string   `json:"vault"`
+	HSM               string   `json:"hsm"`
+	Exchange          string   `json:"exchange"`
+	ExchangeRedirects []string `json:"exchange_redirects,omitempty"`
+	SharePointAdmin   string   `json:"sharepoint_admin"`
+	ResourceManager   string   `json:"resource_manager"`
 }
 
 // App is an application registration, known in every tenant that grants it
@@ -154,6 +174,27 @@ type Exchange struct {
 	Warnings       []string  `json:"warnings,omitempty"`
 	Policies       []Policy  `json:"policies,omitempty"`
 	Mailboxes      []Mailbox `json:"mailboxes,omitempty"`
+	ExchangeOddities
+}
+
+// ExchangeOddities are what Exchange has been seen to do, or might do, apart
+// from the ordinary.
+type ExchangeOddities struct {
+	// RedirectHost is a host to which each request at Exchange's own is sent on
+	// by 302, with port 446. One that is none of Exchange's regional hosts in the
+	// cloud is served too, and whoever goes there is a violation.
+	RedirectHost string `json:"redirect_host,omitempty"`
+	// NULBodyGzip lets the 403 with NUL bytes claim to be compressed.
+	NULBodyGzip bool `json:"nul_body_gzip,omitempty"`
+	// NoTestCmdlet: the tenant has no Test-M365DataAtRestEncryptionPolicy.
+	NoTestCmdlet bool `json:"no_test_cmdlet,omitempty"`
+	// AssignmentByName: the assignment is an object that names the policy.
+	AssignmentByName bool `json:"assignment_by_name,omitempty"`
+	// WarningsInHeader: warnings come in the header X-Warnings only.
+	WarningsInHeader bool `json:"warnings_in_header,omitempty"`
+	// RateLimit is the budget that Rate-Limit headers tell of; 0: no headers.
+	// Nothing is ever refused for it.
+	RateLimit int `json:"rate_limit,omitempty"`
 }
 
 // Policy is a data encryption policy of workload "exchange" or "multi-workload".
@@ -166,6 +207,8 @@ type Policy struct {
 	Assigned       bool     `json:"assigned,omitempty"`
 	PurgeRequested bool     `json:"purge_requested,omitempty"`
 	AzureKeyIDs    []string `json:"azure_key_ids"`
+	// Test overrides what Test-M365DataAtRestEncryptionPolicy says of it.
+	Test *PolicyTest `json:"test,omitempty"`
 }
 
 // Mailbox is a mailbox and the GUID of its policy.

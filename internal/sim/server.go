@@ -45,7 +45,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if o.Logger != nil {
 		world.Logger = o.Logger
 	}
-	ca, err := newAuthority()
+	ca, err := newAuthority(world.serves)
 	if err != nil {
 		return nil, err
 	}
@@ -95,7 +95,7 @@ func (s *Server) CAPEM() []byte { return append([]byte(nil), s.ca.pem...) }
 // separated.
 func (s *Server) DialMap() string {
 	var out []string
-	for _, suffix := range dialSuffixes() {
+	for _, suffix := range s.World.dialSuffixes() {
 		out = append(out, suffix+"="+s.Addr)
 	}
 	// Plain HTTP, as on a real machine, and so at the control API's address.

@@ -36,7 +36,7 @@ func (w *World) token(host, tenantID string, form url.Values) answer {
 		return entraError(status, code, number, text, w.Wall())
 	}
 	t := w.tenantOf(tenantID)
-	if t == nil {
+	if t == nil || !slices.Contains(t.cloud.logins, host) { // another cloud's authority does not know the tenant
 		return w.unknownTenant(tenantID)
 	}
 	if g := form.Get("grant_type"); g != "client_credentials" {
@@ -229,7 +229,7 @@ func (w *World) resourceOf(aud string, t *tenant) string {
 	switch {
 	case !ok:
 		return ""
-	case host == t.cloud.vault, host == t.cloud.hsm():
+	case host == t.cloud.vault, host == t.cloud.hsm:
 		return ServiceKeyVault
 	case host == t.cloud.exchange:
 		return ServiceExchange

@@ -23,7 +23,7 @@ type vault struct {
 // resource is what a token for the vault is for.
 func (v *vault) resource() string {
 	if v.hsm {
-		return "https://" + v.tenant.cloud.hsm()
+		return "https://" + v.tenant.cloud.hsm
 	}
 	return "https://" + v.tenant.cloud.vault
 }

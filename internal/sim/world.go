@@ -27,6 +27,7 @@ type World struct {
 	begun    bool // something has looked at the world
 	shift    time.Duration
 	lifetime time.Duration
+	clouds   []cloud // never changes
 	tenants  []*tenant
 	vaults   map[string]*vault // by lower-case name
 	hosts    map[string]*vault // by host
@@ -58,6 +59,8 @@ type tenant struct {
 	geos             []*geo
 	refresh          time.Duration
 	warnings         []string
+	exo              ExchangeOddities
+	exoCalls         int      // for the budget in Rate-Limit headers
 	subscriptions    []string // ids
 	accounts         []*account
 }
@@ -66,7 +69,7 @@ type tenant struct {
 func (w *World) Handler() http.Handler {
 	return http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		host := hostOnly(r.Host)
-		service := serviceOf(host)
+		service := w.serviceOf(host)
 		w.Logger.DebugContext(r.Context(), "simulated request", "host", host, "method", r.Method, "path", r.URL.Path)
 		r.Body = http.MaxBytesReader(rw, r.Body, 1<<20)
 		switch service {
@@ -81,6 +84,10 @@ func (w *World) Handler() http.Handler {
 		case ServiceResourceManager:
 			w.serveARM(rw, r, host)
 		default:
+			if w.isAstray(host) {
+				w.astray(rw, r, host)
+				return
+			}
 			http.Error(rw, "no simulated service at host "+host, http.StatusMisdirectedRequest)
 		}
 	})
