@@ -51,7 +51,17 @@ func (h *handlers) CancelRoll(ctx context.Context, q CancelRollRequestObject) (C
 
 // RetryRoll resumes halted steps.
 func (h *handlers) RetryRoll(ctx context.Context, q RetryRollRequestObject) (RetryRollResponseObject, error) {
-	r, err := h.Control.Retry(ctx, PrincipalOf(ctx), q.RollID, value(q.Body).StepID)
+	b := value(q.Body)
+	if b.Assume != "" && b.StepID == 0 {
+		return nil, refuseMember(ProblemCodeUnprocessable, "/step_id", "say of which step: assume is about one operation")
+	}
+	var r roll.Roll
+	var err error
+	if b.Assume == "" {
+		r, err = h.Control.Retry(ctx, PrincipalOf(ctx), q.RollID, b.StepID)
+	} else {
+		r, err = h.Control.Assume(ctx, PrincipalOf(ctx), q.RollID, b.StepID, string(b.Assume))
+	}
 	_, body, tag, err := h.acted(ctx, q.RollID, r, err)
 	return RetryRoll200JSONResponse{Body: body, Headers: RetryRoll200ResponseHeaders{ETag: tag}}, err
 }

@@ -14,7 +14,6 @@ var (
 	PageLimit        = pageLimit
 	Fold             = fold
 	ScanJSON         = scanJSON
-	NextAction       = nextAction
 	WhyKeep          = whyKeep
 )
 

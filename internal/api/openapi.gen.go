@@ -163,6 +163,8 @@ const (
 	ProblemCodeMalformedBody          ProblemCode = "malformed_body"
 	ProblemCodeMethodNotAllowed       ProblemCode = "method_not_allowed"
 	ProblemCodeNotFound               ProblemCode = "not_found"
+	ProblemCodeOperationInFlight      ProblemCode = "operation_in_flight"
+	ProblemCodeOperationUnproven      ProblemCode = "operation_unproven"
 	ProblemCodePlanChanged            ProblemCode = "plan_changed"
 	ProblemCodePlanHasErrors          ProblemCode = "plan_has_errors"
 	ProblemCodePreconditionRequired   ProblemCode = "precondition_required"
@@ -217,6 +219,10 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeMethodNotAllowed:
 		return true
 	case ProblemCodeNotFound:
+		return true
+	case ProblemCodeOperationInFlight:
+		return true
+	case ProblemCodeOperationUnproven:
 		return true
 	case ProblemCodePlanChanged:
 		return true
@@ -320,6 +326,24 @@ func (e ReplanRequestStrangers) Valid() bool {
 	case ReplanRequestStrangersAdopt:
 		return true
 	case ReplanRequestStrangersRollAgain:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for RetryRequestAssume.
+const (
+	RetryRequestAssumeApplied    RetryRequestAssume = "applied"
+	RetryRequestAssumeNotApplied RetryRequestAssume = "not_applied"
+)
+
+// Valid indicates whether the value is a known member of the RetryRequestAssume enum.
+func (e RetryRequestAssume) Valid() bool {
+	switch e {
+	case RetryRequestAssumeApplied:
+		return true
+	case RetryRequestAssumeNotApplied:
 		return true
 	default:
 		return false
@@ -1042,9 +1066,15 @@ type RequestID = string
 
 // RetryRequest What to resume.
 type RetryRequest struct {
+	// Assume What a person has found out about the step's operation at SharePoint, where Keyroll cannot tell: it took effect (`applied`; the roll goes on, and its evidence names this person) or not (`not_applied`; it is sent again).
+	Assume RetryRequestAssume `json:"assume,omitempty,omitzero"`
+
 	// StepID The number of one halted step; all of them where left out.
 	StepID int `json:"step_id,omitempty,omitzero"`
 }
+
+// RetryRequestAssume What a person has found out about the step's operation at SharePoint, where Keyroll cannot tell: it took effect (`applied`; the roll goes on, and its evidence names this person) or not (`not_applied`; it is sent again).
+type RetryRequestAssume string
 
 // Roll A roll with everything that is known of it.
 type Roll struct {

@@ -181,8 +181,12 @@ func storeProblem(err error) (Problem, bool) {
 func transitionProblem(e *roll.TransitionError) (Problem, bool) {
 	var code ProblemCode
 	switch e.Code {
-	case roll.RefusedState, roll.RefusedInFlight, roll.RefusedStepState:
+	case roll.RefusedState, roll.RefusedStepState:
 		code = ProblemCodeWrongState
+	case roll.RefusedInFlight:
+		code = ProblemCodeOperationInFlight
+	case roll.RefusedUnproven:
+		code = ProblemCodeOperationUnproven
 	case roll.RefusedOwnApproval, roll.RefusedSamePerson, roll.RefusedServiceActor:
 		code = ProblemCodeSamePerson
 	case roll.RefusedPlanChanged:

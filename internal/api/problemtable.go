@@ -43,6 +43,14 @@ func problemRows() []problemRow {
 		{ProblemCodeMethodNotAllowed, http.StatusMethodNotAllowed, "The route does not take this method", "Use a method that Allow names."},
 		{ProblemCodeConflict, http.StatusConflict, "Somebody else was quicker", "Read it again and decide anew."},
 		{ProblemCodeWrongState, http.StatusConflict, "That is not possible in this state", "Read it again; next_action there says what is possible."},
+		{
+			ProblemCodeOperationInFlight, http.StatusConflict, "An operation of the roll is under way at Microsoft",
+			"Wait until detail's step has ended, and send the request again; or cancel the roll.",
+		},
+		{
+			ProblemCodeOperationUnproven, http.StatusConflict, "Nobody can tell what became of an operation of the roll",
+			"Find out what became of it, and say so by a retry with step_id and assume; then ask again.",
+		},
 		{ProblemCodeRollOpen, http.StatusConflict, "An open roll is in the way", "Wait for the roll that roll_id names, or cancel it."},
 		{
 			ProblemCodePlanChanged, http.StatusConflict, "The plan has changed",

@@ -48,7 +48,7 @@ func (v view) summary(r roll.Roll) RollSummary {
 		ID: r.ID, TenantID: r.TenantID, Version: r.Version, State: RollState(r.State), EndCode: r.EndCode, Outcome: Evidence(r.Outcome),
 		Workloads: each(r.Workloads(), func(w roll.Workload) Workload { return Workload(w) }), PlanHash: r.Plan.Hash,
 		Reason: reason(r.Request.Reason), RequestedBy: r.Requester.Subject, RequestedAt: r.CreatedAt.UTC(), StartAt: utc(r.Request.StartAt),
-		NextAction: nextAction(r, v.now, v.bounds), NextAttemptAt: nextAttempt(r), LastProgressAt: r.ProgressAt.UTC(),
+		NextAction: r.NextAction(v.now, v.bounds), NextAttemptAt: nextAttempt(r), LastProgressAt: r.ProgressAt.UTC(),
 		Stuck: len(r.Stuck(v.now, v.bounds)) > 0, Simulated: r.Simulated,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), EndedAt: utc(r.EndedAt),
 	}

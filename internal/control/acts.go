@@ -61,6 +61,13 @@ func (c *Control) Retry(ctx context.Context, p access.Principal, id string, step
 	return c.act(ctx, p, access.RetryRoll, id, roll.Retry{By: actor(p), Step: step})
 }
 
+// Assume is a retry by a person who has found out what became of the unproven
+// SharePoint operation of a halted step: roll.AssumeApplied goes on without
+// sending it again, roll.AssumeNotApplied sends it as another operation.
+func (c *Control) Assume(ctx context.Context, p access.Principal, id string, step int, what string) (roll.Roll, error) {
+	return c.act(ctx, p, access.RetryRoll, id, roll.Retry{By: actor(p), Step: step, Assume: what})
+}
+
 // Abandon is one of the two people's calls that give a roll up. The roll it
 // returns has failed after the second.
 func (c *Control) Abandon(ctx context.Context, p access.Principal, id, reason string) (roll.Roll, error) {

@@ -77,7 +77,7 @@ func (e *VersionError) Error() string {
 // Errors that callers branch on.
 var (
 	// ErrRetired: the tenant has been retired.
-	ErrRetired = fmt.Errorf("the tenant is retired: %w", store.ErrNotFound)
+	ErrRetired = store.ErrRetired
 )
 
 // ErrStrangers: replan must say what to do with versions that others made.

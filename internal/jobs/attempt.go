@@ -19,6 +19,7 @@ type attempt struct {
 	roll   roll.Roll
 	step   roll.Step
 	settle bool
+	poll   bool // a look at a waiting step, without a claim: nothing may be called
 	due    bool // the open intent's deadline had passed before this claim
 	ended  bool // and so what it may have done is done: a halt closes it
 }

@@ -19,6 +19,9 @@ func (l *lane) advance(done []roll.Event) error {
 	if len(events) > 0 {
 		if err := l.transition(events); err != nil {
 			var refused *roll.TransitionError
+			if done, blocked := l.blocked(done, err); blocked {
+				return l.advanceSingly(done)
+			}
 			if !errors.As(err, &refused) {
 				return err
 			}
@@ -44,13 +47,36 @@ func (l *lane) transition(events []roll.Event) error {
 	return nil
 }
 
+// blocked: a plan that preflight made anew takes in a key or a policy that
+// another open roll has (rule 10). A person must wait for that one, or end it.
+func (l *lane) blocked(done []roll.Event, err error) ([]roll.Event, bool) {
+	var open *store.OpenRollError
+	if !errors.As(err, &open) {
+		return done, false
+	}
+	out := slices.Clone(done)
+	for i, ev := range out {
+		if e, ok := ev.(roll.PlanChanged); ok {
+			out[i] = roll.Halted{N: e.N, Epoch: e.Epoch, Code: "another_roll_open",
+				Detail: "the plan made anew takes in " + open.Subject + ", which roll " + open.RollID + " has",
+				Action: "wait until roll " + open.RollID + " has ended, or cancel it; then retry"}
+			return out, true
+		}
+	}
+	return done, false
+}
+
 func (l *lane) advanceSingly(done []roll.Event) error {
 	if err := l.reread(l.roll.ID); err != nil {
 		return err
 	}
 	for _, ev := range done {
 		var refused *roll.TransitionError
-		switch err := l.transition([]roll.Event{ev}); {
+		err := l.transition([]roll.Event{ev})
+		if instead, blocked := l.blocked([]roll.Event{ev}, err); blocked {
+			err = l.transition(instead)
+		}
+		switch {
 		case errors.As(err, &refused):
 			l.d.log.Warn("event refused", "roll", l.roll.ID, "event", ev.Type(), "code", refused.Code)
 		case err != nil:
@@ -147,7 +173,7 @@ func (l *lane) start(work []job) {
 			continue
 		}
 		l.busy[s.N] = true
-		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle, due: j.due}
+		a := &attempt{d: l.d, roll: l.roll, step: s, settle: j.settle, poll: j.work.Poll, due: j.due}
 		if !j.work.Poll && s.Epoch != j.epoch+1 {
 			// The claim was written over one of another process, which this lane
 			// had not seen: what that one called must be settled first.

@@ -28,8 +28,16 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if rk.NewVersion == "" {
 		return a.halt("no_version", "no version of key "+k.ID+" is recorded", "replan")
 	}
-	if a.settle {
+	switch {
+	case a.poll:
+		return a.watchRoll(ctx, s)
+	case a.settle:
 		return a.settleRoll(ctx, s, k, rk.NewVersion)
+	case a.step.Unproven:
+		return a.lookAgain(ctx, s, k, rk.NewVersion)
+	case a.step.Assumed != nil:
+		by := a.step.Assumed.By.Subject
+		return a.done(roll.Result{Version: rk.NewVersion, AttestedBy: by, Source: by + " says that the operation took effect"})
 	}
 	if ev := a.usable(ctx, k, rk.NewVersion); ev != nil {
 		return ev
@@ -71,8 +79,7 @@ func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.
 	case roll.Recovering:
 		return a.halt("sharepoint_recovering", "SharePoint is recovering with the availability key", "wait for Microsoft's recovery to end, then retry")
 	default:
-		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
-			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
+		return a.external(seen)
 	}
 	if taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version); taken && exact {
 		return a.done(roll.Result{Version: version, Source: "SharePoint names the version already"})
@@ -128,14 +135,77 @@ func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version s
 	case seen.Status == roll.Registered && taken && exact:
 		return a.done(roll.Result{Version: version, SeenRolling: a.step.SeenRolling, Source: "SharePoint names the version"})
 	case seen.Status == roll.Registered && taken && a.step.SeenRolling:
-		return a.done(roll.Result{Version: version, SeenRolling: true, Source: "SharePoint was seen rolling; it shows no version"})
+		return a.done(roll.Result{Version: version, SeenRolling: true, Unproven: true, Source: "the answer was lost, and SharePoint was seen rolling before that operation could land no more; " + noVersion})
 	case seen.Status != roll.Registered && seen.Status != roll.Unregistered:
 		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.d.cfg.Poll),
 			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
 	case !past:
 		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
 	}
+	if taken && !exact {
+		return a.unproven()
+	}
 	return a.notApplied()
+}
+
+// noVersion is why a SharePoint operation cannot be proved to be ours.
+const noVersion = "SharePoint shows its keys without a version, so it cannot be told from an operation that somebody else began"
+
+// unproven halts a roll whose answer was lost and whose end can no longer be
+// seen. Sending it again might do it twice, so a person must find out.
+func (a *attempt) unproven() roll.Event {
+	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "sharepoint_roll_unproven", OpEnded: true, Unproven: true,
+		Detail: fmt.Sprintf("the answer to the roll of the %s key of geo %s was lost (operation %s). Nothing rolls now, and SharePoint shows its keys without a version: nobody can tell from here whether it took effect",
+			a.step.Slot, a.step.Geo, a.step.OpID),
+		Action: fmt.Sprintf(`find out in Microsoft's audit log, or from whoever watched SharePoint, whether the key was rolled; then say so by a retry with {"step_id":%d,"assume":"applied"}, which goes on, or {"step_id":%d,"assume":"not_applied"}, which sends it again (a retry without assume only looks again)`,
+			a.step.N, a.step.N)}
+}
+
+// lookAgain is a retry of an unproven operation by somebody who does not say
+// what became of it. What rolls now is not ours: ours could land no more.
+func (a *attempt) lookAgain(ctx context.Context, s sites, k roll.Key, version string) roll.Event {
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.failed(err)
+	}
+	taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version)
+	switch {
+	case inFlight(seen.Status):
+		return a.external(seen)
+	case taken && exact:
+		return a.done(roll.Result{Version: version, Source: "SharePoint names the version"})
+	}
+	return a.unproven()
+}
+
+// watchRoll looks at an operation that a roll step waits for: its own, whose
+// answer was lost, or one that somebody else began. While it is under way the
+// look is quiet; when it has ended the step is claimed, and settles or calls.
+func (a *attempt) watchRoll(ctx context.Context, s sites) roll.Event {
+	seen, err := s.Status(ctx)
+	if err != nil {
+		return a.pollFailed(err)
+	}
+	if !inFlight(seen.Status) && !(a.settle && seen.Status == roll.Recovering) {
+		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now()}
+	}
+	until := a.now().Add(a.d.cfg.Poll)
+	look := roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: a.settle && seen.Status == roll.Rolling}
+	if a.step.Seen == look.Seen && samePercent(a.step.Percent, look.Percent) && (a.step.SeenRolling || !look.Rolling) {
+		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: look}
+	}
+	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: a.step.WaitingFor, Until: until, Look: look}
+}
+
+// inFlight: an operation is under way, or may be, for all that Keyroll knows.
+func inFlight(s roll.SharePointStatus) bool {
+	return s != roll.Registered && s != roll.Unregistered && s != roll.Recovering
+}
+
+// external waits for an operation that Keyroll did not begin.
+func (a *attempt) external(seen roll.SharePointObservation) roll.Event {
+	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
+		Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
 }
 
 // await looks once at a SharePoint roll that was begun.
@@ -177,7 +247,7 @@ func (a *attempt) awaitRegistered(k roll.Key, version string, taken, exact bool,
 		res := roll.Result{Version: version, Versions: map[string]string{k.ID: version}, SeenRolling: a.step.SeenRolling,
 			Evidence: roll.Confirmed, Source: "SharePoint is Registered and names the version"}
 		if !exact {
-			res.Evidence, res.Source = roll.Accepted, "SharePoint is Registered; it shows no version"
+			res.Evidence, res.Source = a.withoutVersion()
 		}
 		return a.done(res)
 	case !taken && steady:
@@ -186,6 +256,22 @@ func (a *attempt) awaitRegistered(k roll.Key, version string, taken, exact bool,
 			Action: "look at the policy at Microsoft; then replan, which rolls the slot again"}
 	}
 	return a.watch(look)
+}
+
+// withoutVersion is the evidence of an operation whose end SharePoint shows
+// without a version: no better than how its beginning is known.
+func (a *attempt) withoutVersion() (roll.Evidence, string) {
+	for _, n := range a.step.After {
+		from, _ := a.roll.StepByN(n)
+		switch {
+		case from.Kind != roll.SharePointRollKey:
+		case from.Result.AttestedBy != "":
+			return roll.Attested, from.Result.AttestedBy + " says that the operation took effect; SharePoint is Registered and shows no version"
+		case from.Result.Unproven:
+			return roll.Accepted, "SharePoint is Registered; the answer to the roll was lost, and " + noVersion
+		}
+	}
+	return roll.Accepted, "SharePoint is Registered; it shows no version"
 }
 
 // look counts equal answers.

@@ -53,9 +53,23 @@ func (a *attempt) verifySharePoint(ctx context.Context, p roll.Policy) roll.Even
 				"find out who changed the slot, then replan")
 		}
 		if !exact {
-			res.Evidence, res.Source = roll.Accepted, "SharePoint shows its keys without a version"
+			e, source := a.awaited(slot)
+			if res.Evidence = roll.Weakest(res.Evidence, e); res.Evidence == e {
+				res.Source = source
+			}
 		}
 		res.Versions[id] = rk.NewVersion
 	}
 	return a.done(res)
+}
+
+// awaited is what the await of a slot knew of its operation, where the slot
+// itself shows no version.
+func (a *attempt) awaited(slot roll.Slot) (roll.Evidence, string) {
+	for _, s := range a.roll.Steps {
+		if s.Round == a.step.Round && s.Kind == roll.SharePointAwait && s.Policy == a.step.Policy && s.Slot == slot && s.Result.Evidence != "" {
+			return roll.Weakest(s.Result.Evidence, roll.Accepted), s.Result.Source
+		}
+	}
+	return roll.Accepted, "SharePoint shows its keys without a version"
 }

@@ -281,24 +281,32 @@ func (s *sim) person() {
 	case kind < 13:
 		ev = roll.Cancel{By: who}
 	case kind < 20:
-		ev = roll.Retry{By: who, Step: s.draw(2, "one") * (1 + s.draw(len(s.r.Steps), "step"))}
+		retry := roll.Retry{By: who, Step: s.draw(2, "one") * (1 + s.draw(len(s.r.Steps), "step"))}
+		if a := s.r.Attention; a != nil && s.draw(2, "says") == 0 && s.r.Steps[a.Step-1].Unproven {
+			retry.Step, retry.Assume = a.Step, s.truth(s.r.Steps[a.Step-1])
+		}
+		ev = retry
 	case kind < 23:
 		ev = roll.GiveUp{By: who}
 	default:
 		ev = roll.Replan{By: who, Plan: s.plans[s.draw(len(s.plans), "plan")]}
 	}
-	requester, planner, first, unsettled := s.r.Requester, s.r.PlannedBy, s.r.Abandon, s.r.Unsettled()
+	requester, planner, first, unsettled, unproven := s.r.Requester, s.r.PlannedBy, s.r.Abandon, s.r.Unsettled(), s.unproven()
 	if s.apply(ev) != nil {
 		return
 	}
 	own := who.Subject == requester.Subject || who.Subject == planner.Subject
-	switch ev.(type) {
+	switch e := ev.(type) {
+	case roll.Retry:
+		if e.Assume != "" && who.Kind != roll.Person || s.r.Abandon != nil {
+			s.fatal("%s said what became of an operation, or an abandon was not withdrawn", who.Subject)
+		}
 	case roll.Approve, roll.Reject:
 		if own || who.Kind != roll.Person || state != roll.AwaitingApproval {
 			s.fatal("%s decided", who.Subject)
 		}
 	case roll.Replan:
-		if unsettled || s.r.State != roll.AwaitingApproval || len(s.r.Approvals) > 0 {
+		if unsettled || unproven || s.r.Abandon != nil || s.r.State != roll.AwaitingApproval || len(s.r.Approvals) > 0 {
 			s.fatal("replanned with something unsettled, or without a new approval")
 		}
 	case roll.GiveUp:
@@ -306,4 +314,9 @@ func (s *sim) person() {
 			s.fatal("one person abandoned the roll")
 		}
 	}
+}
+
+// unproven says whether nobody can tell what became of an operation of this round.
+func (s *sim) unproven() bool {
+	return slices.ContainsFunc(s.r.Steps, func(x roll.Step) bool { return x.Unproven && x.Round == s.r.Round })
 }

@@ -41,9 +41,11 @@ func (r *Roll) begin(e Begun, now time.Time) error {
 }
 
 // changes: this claim may change something. Adopting a version does not, nor
-// does looking again at one that this step has made already.
+// does looking again at one that this step has made already, or at what became
+// of an operation that nobody can tell about.
 func (s *Step) changes() bool {
-	return s.Kind.HasEffect() && s.Params.Adopt == "" && (s.Kind != CreateKeyVersion || s.Result.Version == "")
+	return s.Kind.HasEffect() && s.Params.Adopt == "" && (s.Kind != CreateKeyVersion || s.Result.Version == "") &&
+		!s.Unproven && s.Assumed == nil
 }
 
 // mayBegin is the gate of every claim; Next asks it too.

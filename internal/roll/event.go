@@ -27,10 +27,12 @@ type (
 		By     Actor
 		Reason string
 	}
-	// Retry resumes the halted steps, or only Step where that is not 0.
+	// Retry resumes the halted steps, or only Step where that is not 0. Assume
+	// is what a person found out about the unproven operation of Step.
 	Retry struct {
-		By   Actor
-		Step int
+		By     Actor
+		Step   int
+		Assume string
 	}
 	// Replan gives a halted roll a new plan, which needs a new approval.
 	Replan struct {
@@ -109,6 +111,9 @@ type (
 		NotApplied, OpEnded  bool
 		// Over is that of WillRetry.
 		Over bool
+		// Unproven, with OpEnded: nothing is under way, and what Microsoft shows
+		// does not tell whether the operation took effect.
+		Unproven bool
 		// Settled closes the intent as one whose effect is known: Result says what
 		// it was. A version that was made and must not be used is recorded so.
 		Settled bool
@@ -139,6 +144,15 @@ type (
 		Position int
 		Until    time.Time
 	}
+)
+
+// What a person may say of an unproven operation.
+const (
+	// AssumeApplied: it took effect. The roll goes on as if its answer had come,
+	// and its evidence names the person.
+	AssumeApplied = "applied"
+	// AssumeNotApplied: it did not. The operation is sent again, as another one.
+	AssumeNotApplied = "not_applied"
 )
 
 // Look is what one look at a running operation saw.
@@ -246,6 +260,7 @@ const (
 	RefusedPlanChanged   = "plan_changed"
 	RefusedSamePerson    = "same_person"
 	RefusedInFlight      = "operation_in_flight"
+	RefusedUnproven      = "operation_unproven"
 	RefusedStaleEpoch    = "stale_epoch"
 	RefusedNoSuchStep    = "no_such_step"
 	RefusedStepState     = "wrong_step_state"

@@ -1,6 +1,10 @@
 package roll
 
-import "slices"
+import (
+	"fmt"
+	"slices"
+	"time"
+)
 
 // InFlight says whether an operation at SharePoint may be under way for the
 // roll under the lease scope ("" for any): an open intent, or a roll that was
@@ -44,6 +48,25 @@ func (r Roll) Unsettled() bool {
 		}
 	}
 	return r.InFlight("")
+}
+
+// whenSettled says what is under way, and what must be seen of it before the
+// roll can be planned anew.
+func (r *Roll) whenSettled() string {
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		switch {
+		case s.State == StepRunning:
+			return fmt.Sprintf("step %d (%s) is at work: ask again when it has ended", s.N, s.Title)
+		case s.WaitingFor == WaitManual && s.Offer != nil:
+			return fmt.Sprintf("step %d (%s) has been shown to people, and may have been run by hand: ask again when a person has reported what became of it", s.N, s.Title)
+		case s.IntentOpen && s.IntentDeadline != nil:
+			return fmt.Sprintf("the answer to step %d (%s) was lost, and what became of it can be told from %s on at the latest: ask again then", s.N, s.Title, s.IntentDeadline.UTC().Format(time.RFC3339))
+		case s.Kind == SharePointAwait && r.mustWatch(s):
+			return fmt.Sprintf("step %d watches a SharePoint operation under way (%s), which cannot be stopped and may take days: ask again when it has ended, or cancel the roll, which is watched to that end too", s.N, s.Seen)
+		}
+	}
+	return "an operation of this roll may still be under way at Microsoft: ask again when its end has been seen"
 }
 
 // mustWatch says whether the step has, or is there to see the end of, an

@@ -26,7 +26,7 @@ func (r Roll) Next(now time.Time, gone func(Step) bool) []Work {
 				out = append(out, Work{N: s.N, Takeover: true})
 			}
 		case s.State == StepWaiting && polled(s):
-			if r.mayPoll(s) && !now.Before(r.opens(s)) {
+			if at := r.opens(s); r.mayPoll(s) && !at.IsZero() && !now.Before(at) {
 				out = append(out, Work{N: s.N, Poll: true})
 			}
 		case r.mayBegin(s, now, false):
@@ -60,6 +60,8 @@ func polled(s *Step) bool {
 	switch s.Kind {
 	case SharePointAwait, SharePointLease:
 		return true
+	case SharePointRollKey:
+		return s.WaitingFor == WaitExternal || s.WaitingFor == WaitOwnUnproven
 	}
 	return false
 }

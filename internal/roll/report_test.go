@@ -67,6 +67,10 @@ func (s *sim) versions() map[string]string {
 // effectOutcome: call where the claim wrote an intent, settle where one was open.
 func (s *sim) effectOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry, halt roll.Halted) roll.Event {
 	switch {
+	case x.Unproven: // looked at again by a retry that says nothing
+		return roll.Halted{N: c.n, Epoch: c.epoch, Code: "unproven", Action: "say", OpEnded: true, Unproven: true}
+	case x.Assumed != nil:
+		return roll.Done{N: c.n, Epoch: c.epoch, Result: roll.Result{AttestedBy: x.Assumed.By.Subject}}
 	case !x.IntentOpen && x.Result.Version != "": // made already; it is looked at again
 		if mood == 8 {
 			halt.Settled, halt.Result = true, x.Result
@@ -97,6 +101,8 @@ func (s *sim) effectOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry
 	case 8:
 		halt.NotApplied = true
 		return halt
+	case 11: // the change window is shut
+		return roll.Waits{N: c.n, Epoch: c.epoch, For: roll.WaitWindow, Until: s.w.now.Add(time.Duration(1+s.draw(300, "opens")) * time.Minute), NotApplied: true}
 	case 9: // lost, and a person is asked
 		s.lose(x)
 		return halt
@@ -152,8 +158,19 @@ func (s *sim) settleOutcome(c claim, x roll.Step, mood int, retry roll.WillRetry
 		halt.NotApplied = true
 		return halt
 	}
+	if mood == 10 && x.Kind == roll.SharePointRollKey { // SharePoint shows no versions
+		return roll.Halted{N: c.n, Epoch: c.epoch, Code: "unproven", Action: "say", OpEnded: true, Unproven: true}
+	}
 	retry.NotApplied = true
 	return retry
+}
+
+// truth is what somebody finds out about an unproven operation.
+func (s *sim) truth(x roll.Step) string {
+	if k, _ := s.r.KeyByID(x.Key); s.w.slots[x.Geo+"/"+string(x.Slot)] == k.NewVersion {
+		return roll.AssumeApplied
+	}
+	return roll.AssumeNotApplied
 }
 
 func (s *sim) leaseOutcome(c claim, x roll.Step) roll.Event {
@@ -218,6 +235,10 @@ func (s *sim) settle() {
 			}
 			if err := s.apply(roll.Approve{By: who, PlanHash: s.r.Plan.Hash}); err != nil {
 				s.fatal("approval refused: %v", err)
+			}
+		case s.r.Attention != nil && s.r.Steps[s.r.Attention.Step-1].Unproven && s.r.Steps[s.r.Attention.Step-1].State == roll.StepNeedsAttention:
+			if x := s.r.Steps[s.r.Attention.Step-1]; s.apply(roll.Retry{By: bob, Step: x.N, Assume: s.truth(x)}) != nil {
+				s.fatal("nobody may say what became of step %d", x.N)
 			}
 		case s.r.Attention != nil && tries > 4 && s.r.Unsettled() && s.r.WakeAt != nil:
 			// another lane is still watched; a plan can be made when that has ended

@@ -210,13 +210,15 @@ const (
 	WaitOwnUnproven = "own_operation_unproven"
 	WaitRunbook     = "runbook_job"
 	WaitManual      = "manual_step"
+	WaitWindow      = "change_window"
+	WaitFreeze      = "freeze"
 )
 
 // Patient says that waiting for this is nobody's fault and is not counted as
 // standing still.
 func Patient(waitingFor string) bool {
 	switch waitingFor {
-	case WaitQueue, WaitGap, WaitExternal, WaitNotBefore:
+	case WaitQueue, WaitGap, WaitExternal, WaitNotBefore, WaitWindow, WaitFreeze:
 		return true
 	}
 	return false

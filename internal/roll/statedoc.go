@@ -62,8 +62,8 @@ func eventDocs() [][4]string {
 		{Approve{}.Type(), "a person, neither the requester nor who planned", "awaiting_approval", "running, or scheduled before start_at"},
 		{Reject{}.Type(), "a person, neither the requester nor who planned", "awaiting_approval", "rejected"},
 		{Cancel{}.Type(), "anybody allowed to", "awaiting_approval, scheduled, running, needs_attention", "cancelled when nothing is under way, else cancelling"},
-		{Retry{}.Type(), "anybody allowed to", "needs_attention, cancelling", "halted steps are ready again; running once none is halted"},
-		{Replan{}.Type(), "anybody allowed to", "needs_attention, awaiting_approval; nothing unsettled", "awaiting_approval with a new round of steps"},
+		{Retry{}.Type(), "anybody allowed to; with assume a person", "needs_attention, cancelling", "halted steps are ready again; running once none is halted; an abandon that waits for its second person is withdrawn"},
+		{Replan{}.Type(), "anybody allowed to", "needs_attention, awaiting_approval; nothing unsettled or unproven", "awaiting_approval with a new round of steps; an abandon that waits for its second person is withdrawn"},
 		{GiveUp{}.Type(), "two persons, one after the other", "running, needs_attention, cancelling", "failed (abandoned) at the second"},
 		{Due{}.Type(), "time", "scheduled", "running"},
 		{ApprovalExpired{}.Type(), "time", "awaiting_approval", "cancelled (approval_expired)"},
@@ -138,6 +138,7 @@ Roll.Apply is the only place that decides what may happen to a roll. An event th
 - An operation's id is the same in every attempt; its round grows only when it is known not to have been applied.
 - A manual step that has been shown counts as an operation that may be under way until a person reports: cancel waits for the report, replan is refused, and the SharePoint lease stays.
 - A runbook job that may still run is never followed by a second one; its name is the operation's id.
+- A SharePoint operation whose answer was lost, and of which nobody can tell whether it took effect, is never sent again before a person has said that it did not.
 - The SharePoint lease goes back when its chain has ended, or when the roll stops with nothing in flight; the steps under it wait until it is held again.
 - The second key of a SharePoint geo waits for the gap after the last operation there; a refresh or a SharePoint roll waits for the nbf of what it puts to use.
 `)

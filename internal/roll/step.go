@@ -50,12 +50,22 @@ type Step struct {
 	// A manual step: what people were shown, and what one of them said.
 	Offer  *Offer  `json:"offer,omitempty"`
 	Report *Report `json:"report,omitempty"`
+	// Unproven: the last operation may have taken effect or not, and only a
+	// person can find out. It is not sent again before one has said so.
+	Unproven bool     `json:"unproven,omitempty"`
+	Assumed  *Assumed `json:"assumed,omitempty"`
 
 	StartedAt  *time.Time `json:"started_at,omitempty"`
 	ProgressAt *time.Time `json:"last_progress_at,omitempty"`
 	EndedAt    *time.Time `json:"ended_at,omitempty"`
 	Error      *StepError `json:"error,omitempty"`
 	Result     Result     `json:"result"`
+}
+
+// Assumed is a person's word that an unproven operation took effect.
+type Assumed struct {
+	By Actor     `json:"by"`
+	At time.Time `json:"at"`
 }
 
 // StepError is the last error of a step, in words that may be shown.
@@ -84,6 +94,10 @@ type Result struct {
 	RequestID string `json:"request_id,omitempty"`
 	// SeenRolling: SharePoint answered that it had begun.
 	SeenRolling bool `json:"seen_rolling,omitempty"`
+	// Unproven: the operation cannot be told from one that somebody else began;
+	// AttestedBy is the person on whose word it counts as done.
+	Unproven   bool   `json:"unproven,omitempty"`
+	AttestedBy string `json:"attested_by,omitempty"`
 	// Mailboxes: DataEncryptionPolicyID of the sample mailboxes before a refresh.
 	Mailboxes map[string]string `json:"mailboxes,omitempty"`
 	// LastEnded: when the last SharePoint operation of each geo ended, as the lease knew.

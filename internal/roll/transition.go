@@ -165,6 +165,9 @@ func (r *Roll) retry(e Retry, now time.Time) ([]Effect, error) {
 	if err := r.in(e, NeedsAttention, Cancelling); err != nil {
 		return nil, err
 	}
+	if err := r.mayAssume(e); err != nil {
+		return nil, err
+	}
 	resumed := 0
 	for i := range r.Steps {
 		s := &r.Steps[i]
@@ -172,16 +175,58 @@ func (r *Roll) retry(e Retry, now time.Time) ([]Effect, error) {
 			continue
 		}
 		r.resume(s, now)
+		s.assume(e, now)
 		resumed++
 	}
 	if resumed == 0 {
 		return nil, r.refuse(e, RefusedNoSuchStep, "no halted step %d", e.Step)
 	}
+	r.Abandon = nil // who goes on with a roll does not want it given up
 	if r.State == NeedsAttention && !slices.ContainsFunc(r.Steps, func(s Step) bool { return s.State == StepNeedsAttention }) {
 		r.State = Running
 		r.restart(now)
 	}
 	return []Effect{EnqueueRoll{Kind: r.leadKind(), At: now}}, nil
+}
+
+// mayAssume: what became of an operation is for a person to say, and only
+// where nobody else can tell.
+func (r *Roll) mayAssume(e Retry) error {
+	if e.Assume == "" {
+		return nil
+	}
+	s, ok := r.StepByN(e.Step)
+	switch {
+	case e.By.Kind != Person:
+		return r.refuse(e, RefusedServiceActor, "only a person can say what became of an operation")
+	case e.Assume != AssumeApplied && e.Assume != AssumeNotApplied:
+		return r.refuse(e, RefusedStepState, "%q is not known: say %s or %s", e.Assume, AssumeApplied, AssumeNotApplied)
+	case !ok || s.State != StepNeedsAttention || !s.Unproven:
+		return r.refuse(e, RefusedStepState, "step %d has no operation whose end is unproven", e.Step)
+	}
+	return nil
+}
+
+// assume takes a person's word for what became of the step's operation.
+func (s *Step) assume(e Retry, now time.Time) {
+	switch e.Assume {
+	case AssumeApplied:
+		s.Unproven, s.Assumed = false, &Assumed{By: e.By, At: now}
+	case AssumeNotApplied:
+		s.Unproven = false
+		s.OpRound++
+	}
+}
+
+// unproven is the first step of the round of whose operation nobody can tell
+// whether it took effect.
+func (r *Roll) unproven() (Step, bool) {
+	for _, s := range r.Steps {
+		if s.Unproven && s.Round == r.Round {
+			return s, true
+		}
+	}
+	return Step{}, false
 }
 
 // restart lets the time that steps stood ready behind a halted one not count as theirs.
@@ -203,12 +248,16 @@ func (r *Roll) replan(e Replan, now time.Time) error {
 		return err
 	}
 	if r.Unsettled() {
-		return r.refuse(e, RefusedInFlight, "an operation of this roll may still be under way at Microsoft; wait until its end has been seen")
+		return r.refuse(e, RefusedInFlight, "%s", r.whenSettled())
+	}
+	if s, ok := r.unproven(); ok {
+		return r.refuse(e, RefusedUnproven, "nobody can tell whether the operation of step %d took effect, and a new plan would send it again: say by a retry of step %d with assume what became of it", s.N, s.N)
 	}
 	if len(e.Plan.Errors()) > 0 {
 		return r.refuse(e, RefusedPlanHasErrors, "the new plan has errors: %s", e.Plan.Errors()[0].Seen)
 	}
 	r.endSteps(StepSkipped, now)
+	r.Abandon = nil // who plans anew does not want it given up
 	r.take(e.Plan, e.By)
 	r.await(now)
 	return nil

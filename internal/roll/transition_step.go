@@ -213,6 +213,7 @@ func (r *Roll) halt(e Halted, now time.Time) ([]Effect, error) {
 	}
 	if e.OpEnded && (s.Kind.HasEffect() || s.Kind == SharePointAwait) {
 		s.endOperation(now)
+		s.Unproven = s.Unproven || e.Unproven && s.Kind == SharePointRollKey
 	}
 	r.stopAt(s, Attention{Code: e.Code, Detail: e.Detail, Step: s.N, Action: e.Action, Findings: e.Findings, Since: now}, now)
 	return effects, nil

@@ -30,6 +30,7 @@ func describe(r roll.Roll, ev roll.Event) audit.Event {
 		put("reason", e.Reason)
 	case roll.Retry:
 		out.Step = e.Step
+		put("assume", e.Assume)
 	case roll.Replan:
 		put("plan_hash", e.Plan.Hash)
 	case roll.GiveUp:
@@ -69,6 +70,10 @@ func describeResult(out *audit.Event, put func(k, v string), res roll.Result) {
 	put("evidence", string(res.Evidence))
 	put("source", res.Source)
 	put("request_id", res.RequestID)
+	put("attested_by", res.AttestedBy)
+	if res.Unproven {
+		out.Detail["unproven"] = "true"
+	}
 	if res.Adopted {
 		put("adopted", "true")
 	}
@@ -112,6 +117,9 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 		put("detail", e.Detail)
 		if e.NotApplied {
 			put("not_applied", "true")
+		}
+		if e.Unproven {
+			put("unproven", "true")
 		}
 		describeResult(out, put, e.Result)
 	case roll.Crashed:

@@ -16,6 +16,7 @@ type Query struct {
 func SweepQueries(now time.Time) map[string]Query {
 	return map[string]Query{
 		"late":     {late, []any{now.Add(-sweepLate), sweepLimit}},
+		"bereft":   {bereft, []any{now.Add(-10 * time.Second), sweepLimit, 10 * time.Second}},
 		"undriven": {undriven, []any{now.Add(-sweepAgain), sweepLimit, now.Add(-10 * time.Second)}},
 	}
 }

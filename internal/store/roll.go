@@ -96,7 +96,7 @@ func (s *Store) Rolls(ctx context.Context, f RollFilter) ([]roll.Roll, error) {
 // its first job. finish, where not nil, is called in the same transaction with
 // the roll (the idempotency record is completed there). Another open roll for
 // one of its keys or policies is an *OpenRollError; a tenant that was retired
-// meanwhile is ErrNotFound.
+// meanwhile is ErrRetired.
 func (s *Store) CreateRoll(ctx context.Context, r roll.Roll, effects []roll.Effect, finish func(ctx context.Context, tx Tx) error) error {
 	c := change{before: roll.Roll{TenantID: r.TenantID}, after: r, effects: effects, now: r.CreatedAt}
 	err := s.inTx(ctx, func(tx pgx.Tx) error {
@@ -105,7 +105,7 @@ func (s *Store) CreateRoll(ctx context.Context, r roll.Roll, effects []roll.Effe
 			return err
 		}
 		if err := send(ctx, tx, b); sqlState(err) == stateStale {
-			return fmt.Errorf("tenant %s is retired: %w", r.TenantID, ErrNotFound)
+			return fmt.Errorf("writing a roll of tenant %s: %w", r.TenantID, ErrRetired)
 		} else if err != nil {
 			return fmt.Errorf("writing a new roll: %w", err)
 		}

@@ -119,6 +119,8 @@ var (
 	ErrNotFound = errors.New("not found")
 	// ErrStale: the row has changed since it was read.
 	ErrStale = errors.New("changed by somebody else meanwhile")
+	// ErrRetired: the tenant has been retired; there is none to work with.
+	ErrRetired = fmt.Errorf("the tenant is retired: %w", ErrNotFound)
 	// ErrExists: what was to be made is there already.
 	ErrExists = errors.New("exists already")
 )

@@ -16,12 +16,13 @@ const (
 	sweepLimit = 500
 	// sweepLate is how long past its wake-up a roll is before the sweeper takes it.
 	sweepLate = 5 * time.Second
-	// sweepAgain is when a roll that was swept may be swept again.
+	// sweepAgain is when a roll that was swept may be swept again, unless a
+	// worker died meanwhile: the job may have died with it.
 	sweepAgain = 30 * time.Second
 )
 
-// late and undriven are two questions, each answered from an index of its own.
-// Both take their rows as they stand after any other sweep: the conditions on r
+// late, undriven and bereft are three questions, each answered from an index
+// of its own. All take their rows as they stand after any other sweep: the conditions on r
 // are asked again of a row that was locked meanwhile. FOR NO KEY UPDATE lets
 // others refer to the roll.
 const (
@@ -29,6 +30,12 @@ const (
 
 	undriven = `SELECT r.id::text FROM rolls r WHERE r.ended_at IS NULL AND r.wake_at IS NOT NULL AND r.swept_at < $1 AND r.id IN (
 	    SELECT st.roll_id FROM steps st WHERE st.state = 'running' AND NOT EXISTS (SELECT 1 FROM workers w WHERE w.id = st.worker_id AND w.beat_at > $3))
+	  LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED`
+
+	// A roll whose last sweep nobody has acted on, while a worker that lived at
+	// that time (or showed its last sign a moment before) is silent now.
+	bereft = `SELECT r.id::text FROM rolls r WHERE r.ended_at IS NULL AND r.swept_at > '-infinity' AND EXISTS (
+	    SELECT 1 FROM workers w WHERE w.beat_at <= $1 AND w.beat_at > r.swept_at - $3::interval)
 	  LIMIT $2 FOR NO KEY UPDATE OF r SKIP LOCKED`
 )
 
@@ -53,7 +60,14 @@ func (s *Store) Sweep(ctx context.Context, silent time.Duration) (int, error) {
 			}
 			ids = append(ids, more...)
 		}
-		// A roll may be both.
+		if room := sweepLimit - len(ids); room > 0 {
+			more, err := lockedIDs(ctx, tx, bereft, now.Add(-silent), room, silent)
+			if err != nil {
+				return err
+			}
+			ids = append(ids, more...)
+		}
+		// A roll may be more than one of these.
 		slices.Sort(ids)
 		ids = slices.Compact(ids)
 		if len(ids) == 0 {

@@ -56,12 +56,22 @@ func TestSweep(t *testing.T) {
 	want("worker alive", 0)
 	b.exec(`UPDATE workers SET beat_at = clock_timestamp() - '11 s'::interval`)
 	want("worker silent", 1)
+	b.exec(`UPDATE workers SET beat_at = clock_timestamp() - '2 minutes'::interval`)
 	want("swept a moment ago", 0)
 	again := func(d string) { b.exec(`UPDATE rolls SET swept_at = swept_at - $1::interval`, d) }
 	again("29 s")
 	want("29 s after the last", 0)
 	again("2 s")
 	want("31 s after the last", 1)
+	// The job of that sweep died with the worker that took it, before anything moved.
+	h2, err := b.st.NewHeart(t.Context(), "w3")
+	must(t, err)
+	want("another worker lives", 0)
+	b.exec(`UPDATE workers SET beat_at = clock_timestamp() - '11 s'::interval WHERE id = 'w3'`)
+	b.exec(`UPDATE rolls SET swept_at = clock_timestamp() - '12 s'::interval`)
+	want("a worker died after the sweep", 1)
+	want("and it was swept since", 0)
+	must(t, h2.Stop(t.Context()))
 	// Whoever took it over died as well: it moved, so it need not wait.
 	r = b.apply(r, roll.Begun{N: 1, Worker: "w2", RunFor: time.Minute, Takeover: true})
 	want("taken over, silent again", 1)

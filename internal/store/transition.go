@@ -253,6 +253,9 @@ func (c change) entry() audit.Entry {
 		}
 		e.Events = append(e.Events, describe(c.after, ev))
 	}
+	if a := c.before.Abandon; a != nil && c.after.Abandon == nil {
+		e.Events = append(e.Events, audit.Event{Type: "abandon_withdrawn", Detail: map[string]any{"asked_by": a.By.Subject}})
+	}
 	return e
 }
 
