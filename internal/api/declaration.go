@@ -122,6 +122,6 @@ func keyVersion(l store.LedgerRow) KeyVersion {
 		KeyID: l.KeyID, VaultURL: "https://" + l.VaultHost, Name: l.KeyName, Version: l.Version, CreatedAt: l.CreatedAt.UTC(),
 		State: KeyVersionState(l.State), FirstSeenAt: l.FirstSeenAt.UTC(), LastVerifiedAt: l.LastVerifiedAt.UTC(),
 		Origin: KeyVersionOrigin(l.Origin), RollID: l.RollID, Policies: notNil(l.Policies),
-		MustKeep: true, Why: whyKeep(l),
+		HSMPlatform: l.HSMPlatform, MustKeep: true, Why: whyKeep(l),
 	}
 }

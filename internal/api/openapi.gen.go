@@ -80,6 +80,27 @@ func (e HealthStatus) Valid() bool {
 	}
 }
 
+// Defines values for KeyRequestSize.
+const (
+	KeyRequestSizeN2048 KeyRequestSize = 2048
+	KeyRequestSizeN3072 KeyRequestSize = 3072
+	KeyRequestSizeN4096 KeyRequestSize = 4096
+)
+
+// Valid indicates whether the value is a known member of the KeyRequestSize enum.
+func (e KeyRequestSize) Valid() bool {
+	switch e {
+	case KeyRequestSizeN2048:
+		return true
+	case KeyRequestSizeN3072:
+		return true
+	case KeyRequestSizeN4096:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for KeyRequestType.
 const (
 	KeyRequestTypeAvailability KeyRequestType = "availability"
@@ -284,7 +305,7 @@ func (e ProblemErrorIn) Valid() bool {
 // Defines values for ReasonCode.
 const (
 	ReasonCodeComplianceRequirement ReasonCode = "compliance_requirement"
-	ReasonCodeHsmMigration          ReasonCode = "hsm_migration"
+	ReasonCodeHSMMigration          ReasonCode = "hsm_migration"
 	ReasonCodeOther                 ReasonCode = "other"
 	ReasonCodePersonnelChange       ReasonCode = "personnel_change"
 	ReasonCodeScheduledRotation     ReasonCode = "scheduled_rotation"
@@ -297,7 +318,7 @@ func (e ReasonCode) Valid() bool {
 	switch e {
 	case ReasonCodeComplianceRequirement:
 		return true
-	case ReasonCodeHsmMigration:
+	case ReasonCodeHSMMigration:
 		return true
 	case ReasonCodeOther:
 		return true
@@ -721,12 +742,18 @@ type KeyRequest struct {
 	// Policy An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
 	Policy ID `json:"policy,omitempty,omitzero"`
 
+	// Size Bits of the new version, where it shall be larger than its predecessor (never smaller); the predecessor's where left out. With a version to adopt: the size that it must have.
+	Size KeyRequestSize `json:"size,omitempty,omitzero"`
+
 	// Type `root` where left out. `availability` is refused with what does roll that key: a customer cannot.
 	Type KeyRequestType `json:"type,omitempty,omitzero"`
 
 	// Version `new`, or the 32 hex digits of an existing version to adopt.
 	Version VersionWanted `json:"version,omitempty,omitzero"`
 }
+
+// KeyRequestSize Bits of the new version, where it shall be larger than its predecessor (never smaller); the predecessor's where left out. With a version to adopt: the size that it must have.
+type KeyRequestSize int
 
 // KeyRequestType `root` where left out. `availability` is refused with what does roll that key: a customer cannot.
 type KeyRequestType string
@@ -738,6 +765,9 @@ type KeyVersion struct {
 
 	// FirstSeenAt When the ledger took it in.
 	FirstSeenAt time.Time `json:"first_seen_at"`
+
+	// HSMPlatform What protects it, as the vault says: 0 software, 1 the old HSM platform, 2 the new one. Left out where no vault has shown it.
+	HSMPlatform string `json:"hsm_platform,omitempty,omitzero"`
 
 	// KeyID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
 	KeyID          ID        `json:"key_id"`
@@ -879,6 +909,9 @@ type PlanKey struct {
 	// OldVersion The version in use before; empty where it could not be read.
 	OldVersion string `json:"old_version"`
 	Policies   []ID   `json:"policies"`
+
+	// Size The size in bits that was asked for; left out where the predecessor's is kept.
+	Size int `json:"size,omitempty,omitzero"`
 
 	// VaultURL The https address of an Azure Key Vault or Managed HSM.
 	VaultURL VaultURL `json:"vault_url"`
@@ -1391,12 +1424,18 @@ type StepParams struct {
 	Adopt string `json:"adopt,omitempty,omitzero"`
 
 	// Gap Numbers with a unit (`h`, `m`, `s` or `ms`), such as `24h` or `1h30m`; `0s` is none.
-	Gap        Duration  `json:"gap,omitempty,omitzero"`
+	Gap Duration `json:"gap,omitempty,omitzero"`
+
+	// Migrate The new version must be on a newer HSM platform than its predecessor.
+	Migrate    bool      `json:"migrate,omitempty,omitzero"`
 	NotBefore  time.Time `json:"not_before,omitempty,omitzero"`
 	OldVersion string    `json:"old_version,omitempty,omitzero"`
 
 	// Scope The SharePoint lease that guards the step.
 	Scope string `json:"scope,omitempty,omitzero"`
+
+	// Size The size in bits that was asked for.
+	Size int `json:"size,omitempty,omitzero"`
 }
 
 // StepState The last four are final.

@@ -28,12 +28,13 @@ func plan(p roll.Plan) Plan {
 func planKey(k roll.PlanKey) PlanKey {
 	return PlanKey{
 		ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, Version: k.Version,
-		KeyNotBefore: utc(k.KeyNotBefore), Policies: notNil(k.Policies),
+		KeyNotBefore: utc(k.KeyNotBefore), Size: k.Size, Policies: notNil(k.Policies),
 	}
 }
 
 func planStep(s roll.PlanStep) PlanStep {
-	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope}
+	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope,
+		Size: s.Params.Size, Migrate: s.Params.Migrate}
 	if s.Params.Gap > 0 {
 		params.Gap = time.Duration(s.Params.Gap).String()
 	}
@@ -60,7 +61,7 @@ func request(tenantID string, policies []string, keys []KeyRequest, why Reason, 
 	}
 	for _, k := range keys {
 		req.Keys = append(req.Keys, roll.KeyRequest{
-			Type: string(k.Type), ID: k.ID, Policy: k.Policy, Version: k.Version, KeyNotBefore: optional(k.KeyNotBefore),
+			Type: string(k.Type), ID: k.ID, Policy: k.Policy, Version: k.Version, KeyNotBefore: optional(k.KeyNotBefore), Size: int(k.Size),
 		})
 	}
 	return req

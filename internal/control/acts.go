@@ -139,7 +139,8 @@ func choose(r roll.Roll, obs roll.Observation, strangers string) ([]roll.KeyRequ
 	for _, k := range r.Keys {
 		planned, _ := r.Plan.KeyByID(k.ID)
 		latest := obs.Keys[k.ID].Latest.Version
-		req := roll.KeyRequest{Type: roll.RootKey, ID: k.ID, Version: roll.NewVersion, KeyNotBefore: planned.KeyNotBefore}
+		req := planned.Again()
+		req.ID, req.Version = k.ID, roll.NewVersion
 		own := k.NewVersion
 		for _, m := range r.Made {
 			if m.Key == k.ID && m.Version == latest {

@@ -141,7 +141,7 @@ func (a *attempt) preflight(ctx context.Context) roll.Event {
 	}
 	var keys []roll.KeyRequest
 	for _, k := range a.roll.Plan.Keys {
-		keys = append(keys, roll.KeyRequest{Type: roll.RootKey, ID: k.ID, Version: k.Version, KeyNotBefore: k.KeyNotBefore})
+		keys = append(keys, k.Again())
 	}
 	plan, err := roll.Build(a.inv, roll.Resolved{Request: a.roll.Request, Keys: keys}, obs, a.now())
 	if err != nil {

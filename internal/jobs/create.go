@@ -42,7 +42,7 @@ func (a *attempt) create(ctx context.Context) roll.Event {
 	if !a.mayAct() {
 		return a.tooStale()
 	}
-	made, err := v.Create(ctx, k.Name, roll.SpecFrom(latest, a.step.Params.NotBefore), a.step.OpID)
+	made, err := v.Create(ctx, k.Name, roll.SpecFrom(latest, a.step.Params.Size, a.step.Params.NotBefore), a.step.OpID)
 	if err != nil {
 		if c := a.d.cfg.classify(err, a.step.Attempt); c.Maybe {
 			return a.later(a.now(), c.Code, "the answer was lost; looking for what it made: "+c.Detail)
@@ -107,7 +107,12 @@ func (a *attempt) created(ctx context.Context, v vault, k roll.Key, made roll.Ke
 		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action}
 	}
 	res.Version, res.CreatedAt, res.NotBefore, res.Source = read.Version, &read.Created, read.NotBefore, "Key Vault, read back"
-	if f := roll.CheckNewVersion(k, old, read); f != nil {
+	res.HSMPlatform = read.HSMPlatform
+	f := roll.CheckNewVersion(k, old, read, a.step.Params.Size)
+	if f == nil && a.step.Params.Migrate {
+		f = roll.CheckPlatform(k, old, read)
+	}
+	if f != nil {
 		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: f.Code, Detail: f.Seen, Action: f.Remedy, Settled: true, Result: res}
 	}
 	return a.done(res)
@@ -128,9 +133,9 @@ func (a *attempt) adopt(ctx context.Context, v vault, k roll.Key) roll.Event {
 		if err != nil {
 			return a.failed(err)
 		}
-		if f := roll.CheckNewVersion(k, old, latest); f != nil {
+		if f := roll.CheckNewVersion(k, old, latest, a.step.Params.Size); f != nil {
 			return a.fault(f)
 		}
 	}
-	return a.done(roll.Result{Version: latest.Version, Adopted: true, CreatedAt: &latest.Created, NotBefore: latest.NotBefore, Source: "Key Vault"})
+	return a.done(roll.Result{Version: latest.Version, Adopted: true, CreatedAt: &latest.Created, NotBefore: latest.NotBefore, HSMPlatform: latest.HSMPlatform, Source: "Key Vault"})
 }

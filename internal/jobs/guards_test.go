@@ -155,7 +155,7 @@ func TestAdoptedVersionIsChecked(t *testing.T) {
 	v, err := h.sim.World.StrangerVersion(vault, name, nil)
 	must(t, err)
 	r := h.requestWith(h.ctl, roll.Request{Keys: []roll.KeyRequest{{Type: roll.RootKey, ID: "exo-a", Version: v}}})
-	held := h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpGetKey, Vault: vault, Mode: sim.ModeHold, After: 1, Count: 1})
+	held := h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpGetKey, Vault: vault, Mode: sim.ModeHold, After: 2, Count: 1})
 	h.work(quick())
 	h.approve(r.ID)
 	h.fired(held)

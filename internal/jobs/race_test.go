@@ -270,7 +270,7 @@ func TestNoEffectWithoutHeartbeat(t *testing.T) {
 		after         int    // looks of that kind before it
 		effect        string
 	}{
-		{"create", "exo-a", "keyvault", sim.OpGetKey, 1, sim.OpCreateKey},
+		{"create", "exo-a", "keyvault", sim.OpGetKey, 2, sim.OpCreateKey},
 		{"refresh", "exo-a", "exchange", sim.OpGetDEP, 2, sim.OpSetDEP},
 		{"sharepoint roll", "spo-a", "sharepoint", sim.OpGetStatus, 2, sim.OpRollKey},
 	} {
@@ -395,7 +395,10 @@ func TestStartTimeAndApprovalExpiry(t *testing.T) {
 
 func (h *house) requestWith(ctl *control.Control, req roll.Request) roll.Roll {
 	h.t.Helper()
-	req.TenantID, req.Reason = h.inv.TenantID, roll.Reason{Code: "compliance_requirement", Text: "annual"}
+	req.TenantID = h.inv.TenantID
+	if req.Reason.Code == "" {
+		req.Reason = roll.Reason{Code: "compliance_requirement", Text: "annual"}
+	}
 	var made roll.Roll
 	_, err := ctl.Request(h.t.Context(), requester(), req, control.Idempotency{Key: uuid.NewString(), BodyHash: []byte("x"),
 		Render: func(r roll.Roll) (store.Answer, error) { made = r; return store.Answer{Status: 202}, nil }})

@@ -23,6 +23,12 @@ func (c Cloud) CheckVaultURL(raw string) error {
 		raw, c.Name, c.VaultSuffix, c.HSMSuffix)
 }
 
+// IsManagedHSM says whether a host is that of a Managed HSM of this cloud.
+func (c Cloud) IsManagedHSM(host string) bool {
+	name, ok := strings.CutSuffix(strings.ToLower(host), "."+c.HSMSuffix)
+	return ok && isLabel(name)
+}
+
 // CheckAdminURL says whether the URL is that of a SharePoint admin site of this cloud.
 func (c Cloud) CheckAdminURL(raw string) error {
 	u, err := Origin(raw)

@@ -36,7 +36,7 @@ const (
 // FindingKinds lists every code that a plan's findings may have, errors first.
 // docs/preflight.md is made of it.
 func FindingKinds() []FindingKind {
-	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds())
+	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds(), hsmKinds())
 	slices.SortStableFunc(out, func(a, b FindingKind) int {
 		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code))
 	})

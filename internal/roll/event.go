@@ -227,6 +227,8 @@ type (
 		Version string
 		Created time.Time
 		Adopted bool
+		// HSMPlatform as the vault shows it; "" where it shows none.
+		HSMPlatform string
 	}
 	// Announce puts an event into the outbox.
 	Announce struct{ Name string }

@@ -19,8 +19,8 @@ const (
 
 // inspect holds the observation against the plan and returns what a person
 // must know, errors first, in a stable order.
-func inspect(inv Inventory, p Plan, obs Observation, now time.Time) []Finding {
-	c := &inspection{inv: inv, plan: p, obs: obs, now: now}
+func inspect(c *inspection) []Finding {
+	p := c.plan
 	for _, k := range p.Keys {
 		c.key(k, true)
 	}
@@ -36,7 +36,7 @@ func inspect(inv Inventory, p Plan, obs Observation, now time.Time) []Finding {
 		}
 	}
 	c.undeclared()
-	judge(inv.Vetoes, c.found)
+	judge(c.inv.Vetoes, c.found)
 	slices.SortStableFunc(c.found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code),
 			strings.Compare(a.Subject, b.Subject), strings.Compare(a.Seen, b.Seen))
@@ -45,11 +45,13 @@ func inspect(inv Inventory, p Plan, obs Observation, now time.Time) []Finding {
 }
 
 type inspection struct {
-	inv   Inventory
-	plan  Plan
-	obs   Observation
-	now   time.Time
-	found []Finding
+	inv  Inventory
+	plan Plan
+	obs  Observation
+	now  time.Time
+	// migrates: the roll's aim is a newer HSM platform.
+	migrates bool
+	found    []Finding
 }
 
 func (c *inspection) err(subject, code, seen, remedy string) {
@@ -82,6 +84,7 @@ func (c *inspection) key(pk PlanKey, rolled bool) {
 	c.validity(subject, k, v)
 	c.kind(subject, k, v)
 	c.recovery(subject, k, ko)
+	c.hsm(subject, k, pk, ko, rolled)
 	if rolled {
 		c.rotation(subject, k, ko)
 		c.adoption(subject, k, pk, ko)
@@ -150,6 +153,7 @@ func (c *inspection) adoption(subject string, k Key, pk PlanKey, ko KeyObservati
 	if pk.Version == NewVersion {
 		c.leftBehind(subject, k, ko)
 		c.tags(subject, k, ko)
+		c.size(subject, k, pk, ko)
 		return
 	}
 	v, ok := ko.ByVersion(pk.Version)
@@ -160,8 +164,8 @@ func (c *inspection) adoption(subject string, k Key, pk PlanKey, ko KeyObservati
 		c.err(subject, "adopt_version_not_newest", fmt.Sprintf("version %s of key %s is not the newest (%s is), and a refresh takes the newest", pk.Version, k.Name, ko.Latest.Version), "adopt the newest version, or ask for a new one")
 	default:
 		if old, ok := ko.ByVersion(pk.OldVersion); ok && old.Kty != "" {
-			c.fault(subject, CheckNewVersion(k, old, merge(v, ko.Latest)))
-			if !maps.Equal(SpecFrom(old, nil).Tags, SpecFrom(merge(v, ko.Latest), nil).Tags) {
+			c.fault(subject, CheckNewVersion(k, old, merge(v, ko.Latest), pk.Size))
+			if !maps.Equal(SpecFrom(old, 0, nil).Tags, SpecFrom(merge(v, ko.Latest), 0, nil).Tags) {
 				c.warn(subject, "adopt_tags_differ", fmt.Sprintf("version %s of key %s does not carry the tags of its predecessor", pk.Version, k.Name),
 					"set the tags in the vault if your tooling goes by them; Customer Key does not")
 			}
@@ -171,7 +175,7 @@ func (c *inspection) adoption(subject string, k Key, pk PlanKey, ko KeyObservati
 
 // tags: a new version copies its predecessor's and carries the operation's as well.
 func (c *inspection) tags(subject string, k Key, ko KeyObservation) {
-	if n := len(SpecFrom(ko.Latest, nil).Tags); n >= maxTags {
+	if n := len(SpecFrom(ko.Latest, 0, nil).Tags); n >= maxTags {
 		c.err(subject, "too_many_tags", fmt.Sprintf("the newest version of key %s has %d tags; a vault takes %d, and the operation's own tag is one of them", k.Name, n, maxTags),
 			"take a tag off the newest version")
 	}

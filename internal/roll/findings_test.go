@@ -21,6 +21,16 @@ func (x *tenant) key(id string, change func(*roll.KeyObservation)) {
 	x.obs.Keys[id] = k
 }
 
+// inHSM puts the key into a Managed HSM, with n versions.
+func (x *tenant) inHSM(id string, n int) {
+	x.key(id, func(k *roll.KeyObservation) {
+		k.ManagedHSM = true
+		for i := 3; len(k.Versions) < n; i++ {
+			k.Versions = slices.Insert(k.Versions, 0, version(id, -i))
+		}
+	})
+}
+
 func (x *tenant) latest(id string, change func(*roll.KeyVersion)) {
 	x.key(id, func(k *roll.KeyObservation) { change(&k.Latest); k.Versions[len(k.Versions)-1] = k.Latest })
 }
@@ -173,6 +183,44 @@ func TestFindings(t *testing.T) {
 			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
 			x.latest("exo-a", func(v *roll.KeyVersion) { v.Tags = nil })
 		}, []want{{w, "adopt_tags_differ", "key:exo-a"}}},
+		{"adopts a larger one, unasked", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.Size = 4096 })
+		}, []want{{e, "version_differs", "key:exo-a"}}},
+		{"adopts a larger one, as asked", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2), Size: 4096}}
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.Size = 4096 })
+		}, nil},
+		{"adopts one that is disabled", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.Enabled = false })
+		}, []want{{e, "key_disabled", "key:exo-a"}, {e, "key_disabled", "key:exo-a"}}},
+		{"asks for a larger size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 4096}} }, nil},
+		{"asks for the same size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 3072}} }, nil},
+		{"asks for a smaller size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 2048}} }, []want{{e, "key_size_smaller", "key:exo-a"}}},
+		{"HSM, 79 versions", func(x *tenant) { x.inHSM("exo-a", 79) }, nil},
+		{"HSM, 80 versions", func(x *tenant) { x.inHSM("exo-a", 80) }, []want{{w, "hsm_versions_many", "key:exo-a"}}},
+		{"HSM, full", func(x *tenant) { x.inHSM("exo-a", 100) }, []want{{e, "hsm_version_limit", "key:exo-a"}}},
+		{"HSM, full, adopts", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
+			x.inHSM("exo-a", 100)
+		}, []want{{w, "hsm_versions_many", "key:exo-a"}}},
+		{"old platform", func(x *tenant) { x.latest("exo-a", func(v *roll.KeyVersion) { v.HSMPlatform = "1" }) }, []want{{w, "hsm_platform_old", "key:exo-a"}}},
+		{"migration from the old platform", func(x *tenant) {
+			x.req.Policies, x.req.Keys, x.req.Reason.Code = nil, []roll.KeyRequest{{ID: "exo-a"}}, roll.ReasonHSMMigration
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.HSMPlatform = "1" })
+		}, []want{{w, "hsm_platform_old", "key:exo-a"}}},
+		{"migration from the new platform", func(x *tenant) {
+			x.req.Policies, x.req.Keys, x.req.Reason.Code = nil, []roll.KeyRequest{{ID: "exo-a"}}, roll.ReasonHSMMigration
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.HSMPlatform = "2" })
+		}, []want{{w, "hsm_migration_not_needed", "key:exo-a"}}},
+		{"migration of what shows no platform", func(x *tenant) {
+			x.req.Policies, x.req.Keys, x.req.Reason.Code = nil, []roll.KeyRequest{{ID: "exo-a"}}, roll.ReasonHSMMigration
+		}, []want{{w, "hsm_migration_not_needed", "key:exo-a"}}},
+		{"migration that adopts a version on the old platform", func(x *tenant) {
+			x.req.Policies, x.req.Keys, x.req.Reason.Code = nil, []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}, roll.ReasonHSMMigration
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.HSMPlatform = "1" })
+		}, []want{{w, "hsm_platform_old", "key:exo-a"}, {w, "hsm_platform_unchanged", "key:exo-a"}}},
 		{"the key beside it", func(x *tenant) {
 			x.req.Policies, x.req.Keys = nil, []roll.KeyRequest{{ID: "exo-b"}}
 			x.latest("exo-a", func(v *roll.KeyVersion) { v.Enabled = false })

@@ -47,6 +47,8 @@ type KeyObservation struct {
 	Latest   KeyVersion     `json:"latest"`
 	Versions []KeyVersion   `json:"versions,omitempty"`
 	Rotation RotationPolicy `json:"rotation"`
+	// ManagedHSM: the key is in a Managed HSM, not in a vault.
+	ManagedHSM bool `json:"managed_hsm,omitempty"`
 }
 
 // ByVersion finds a version among the listed ones.

@@ -35,7 +35,14 @@ type PlanKey struct {
 	// Version is "new", or the version to adopt.
 	Version      string     `json:"version"`
 	KeyNotBefore *time.Time `json:"key_not_before,omitempty"`
-	Policies     []string   `json:"policies"`
+	// Size in bits that was asked for; 0 is the predecessor's.
+	Size     int      `json:"size,omitempty"`
+	Policies []string `json:"policies"`
+}
+
+// Again is the request by which the key came into the plan.
+func (k PlanKey) Again() KeyRequest {
+	return KeyRequest{Type: RootKey, ID: k.ID, Version: k.Version, KeyNotBefore: k.KeyNotBefore, Size: k.Size}
 }
 
 // PlanPolicy is a policy that the roll makes take up its keys.
@@ -75,6 +82,11 @@ type Params struct {
 	Adopt string `json:"adopt,omitempty"`
 	// NotBefore is the new version's nbf.
 	NotBefore *time.Time `json:"not_before,omitempty"`
+	// Size in bits of the new or adopted version; 0 is the predecessor's.
+	Size int `json:"size,omitempty"`
+	// Migrate: the new version must be on a newer HSM platform than its
+	// predecessor where that is on an old one.
+	Migrate bool `json:"migrate,omitempty"`
 	// Scope of the SharePoint lease.
 	Scope string `json:"scope,omitempty"`
 	// Transport of the change, and of what watches it; "" is the native one.

@@ -17,7 +17,8 @@ const (
 // Build makes the plan of a resolved request from the declaration and what was
 // observed at Microsoft. It never fails for what was seen: that becomes findings.
 func Build(inv Inventory, req Resolved, obs Observation, now time.Time) (Plan, error) {
-	b := &builder{inv: inv, obs: obs, now: now, versions: map[string]KeyRequest{}, created: map[string]int{}}
+	b := &builder{inv: inv, obs: obs, now: now, versions: map[string]KeyRequest{}, created: map[string]int{},
+		migrate: req.Request.Reason.Code == ReasonHSMMigration}
 	for _, k := range req.Keys {
 		b.versions[k.ID] = k
 	}
@@ -25,7 +26,7 @@ func Build(inv Inventory, req Resolved, obs Observation, now time.Time) (Plan, e
 	b.collectPolicies()
 	b.collectKeys()
 	b.steps()
-	b.plan.Findings = inspect(inv, b.plan, obs, now)
+	b.plan.Findings = inspect(&inspection{inv: inv, plan: b.plan, obs: obs, now: now, migrates: b.migrate})
 	b.plan.EstimateSeconds = longest(b.plan.Steps)
 	hash, err := b.plan.ComputeHash()
 	if err != nil {
@@ -64,6 +65,7 @@ type builder struct {
 	now      time.Time
 	versions map[string]KeyRequest // keys to roll
 	created  map[string]int        // key id → its create step
+	migrate  bool                  // the aim is a newer HSM platform
 	plan     Plan
 }
 
@@ -105,7 +107,7 @@ func (b *builder) collectKeys() {
 			}
 		}
 		if rolled {
-			pk.Version, pk.KeyNotBefore = req.Version, wholeSeconds(req.KeyNotBefore)
+			pk.Version, pk.KeyNotBefore, pk.Size = req.Version, wholeSeconds(req.KeyNotBefore), req.Size
 			if pk.Version != NewVersion {
 				pk.OldVersion = b.predecessor(k.ID, pk.Version)
 			}
@@ -184,10 +186,12 @@ func (b *builder) create(keyID string, after []int, under Params) int {
 	}
 	pk, _ := b.plan.KeyByID(keyID)
 	s := PlanStep{Kind: CreateKeyVersion, After: after, Key: keyID,
-		Params: Params{OldVersion: pk.OldVersion, NotBefore: pk.KeyNotBefore, Gap: under.Gap, Scope: under.Scope},
+		Params: Params{OldVersion: pk.OldVersion, NotBefore: pk.KeyNotBefore, Size: pk.Size, Migrate: b.migrate, Gap: under.Gap, Scope: under.Scope},
 		Title:  "Create a new version of " + pk.Name, EstimateSeconds: estimateCreate}
 	if pk.Version != NewVersion {
-		s.Params.Adopt, s.Params.Gap, s.Params.Scope = pk.Version, 0, ""
+		// A version that is there is taken as it is: what it falls short of is a
+		// finding, which a second person has read.
+		s.Params.Adopt, s.Params.Migrate, s.Params.Gap, s.Params.Scope = pk.Version, false, 0, ""
 		s.Title = "Adopt version " + pk.Version + " of " + pk.Name
 	}
 	n := b.add(s)

@@ -3,6 +3,7 @@ package roll
 import (
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 )
@@ -28,6 +29,9 @@ type KeyRequest struct {
 	Version string `json:"version,omitempty"`
 	// KeyNotBefore becomes the new version's nbf.
 	KeyNotBefore *time.Time `json:"key_not_before,omitempty"`
+	// Size asks for another size in bits than the predecessor's: a larger one
+	// only. 0 copies the predecessor's.
+	Size int `json:"size,omitempty"`
 }
 
 // Key request types and the word for a new version.
@@ -50,10 +54,16 @@ type Ticket struct {
 	ID     string `json:"id"`
 }
 
+// ReasonHSMMigration is the code of a roll whose aim is a newer HSM platform.
+const ReasonHSMMigration = "hsm_migration"
+
+// KeySizes lists the sizes in bits of RSA keys that a vault makes.
+func KeySizes() []int { return []int{2048, 3072, 4096} }
+
 // ReasonCodes lists the codes that a reason may carry.
 func ReasonCodes() []string {
 	return []string{"scheduled_rotation", "compliance_requirement", "suspected_compromise",
-		"security_incident", "personnel_change", "hsm_migration", "other"}
+		"security_incident", "personnel_change", ReasonHSMMigration, "other"}
 }
 
 // InvalidError says which member of a request or declaration is wrong, and how
@@ -168,6 +178,9 @@ func checkKeyRequest(inv Inventory, at string, k KeyRequest) (KeyRequest, error)
 	}
 	if k.Version != NewVersion && k.KeyNotBefore != nil {
 		return k, &InvalidError{at + "/key_not_before", "an adopted version keeps its own nbf: leave key_not_before out"}
+	}
+	if k.Size != 0 && !slices.Contains(KeySizes(), k.Size) {
+		return k, &InvalidError{at + "/size", fmt.Sprintf("size %d is none that a vault makes: use one of %v, or leave size out to keep the predecessor's", k.Size, KeySizes())}
 	}
 	return k, nil
 }

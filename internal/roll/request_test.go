@@ -34,6 +34,7 @@ func TestResolve(t *testing.T) {
 		{"named twice", keys(roll.KeyRequest{ID: "m-a"}, roll.KeyRequest{ID: "m-a"}), "/keys/1/id", nil},
 		{"no policy uses it", keys(roll.KeyRequest{ID: "spare"}), "/keys/0/id", nil},
 		{"bad version", keys(roll.KeyRequest{ID: "m-a", Version: strings.ToUpper(ver("m-a", 1))}), "/keys/0/version", nil},
+		{"a size that no vault makes", keys(roll.KeyRequest{ID: "m-a", Size: 1024}), "/keys/0/size", nil},
 		{"adopt with an nbf", keys(roll.KeyRequest{ID: "exo-a", Version: adopt, KeyNotBefore: &start}), "/keys/0/key_not_before", nil},
 	} {
 		inv := contoso()

@@ -178,27 +178,39 @@ type Receipt struct {
 
 // SpecFrom is the first half of product rule 8: a new version copies kty (and
 // with it the protection), size, key_ops and tags of its predecessor, and has
-// no expiry.
-func SpecFrom(old KeyVersion, notBefore *time.Time) CreateSpec {
+// no expiry. size asks for a larger one; 0 copies the predecessor's.
+func SpecFrom(old KeyVersion, size int, notBefore *time.Time) CreateSpec {
 	tags := map[string]string{}
 	for k, v := range old.Tags {
 		if k != OperationTag {
 			tags[k] = v
 		}
 	}
-	return CreateSpec{Kty: old.Kty, Size: old.Size, KeyOps: slices.Clone(old.KeyOps), Tags: tags, NotBefore: notBefore}
+	return CreateSpec{Kty: old.Kty, Size: wantedSize(old, size), KeyOps: slices.Clone(old.KeyOps), Tags: tags, NotBefore: notBefore}
+}
+
+// wantedSize is the size that a new version must have: exactly the one asked
+// for, else the predecessor's.
+func wantedSize(old KeyVersion, asked int) int {
+	if asked != 0 {
+		return asked
+	}
+	return old.Size
 }
 
 // CheckNewVersion is the second half of rule 8: what the vault made (or what
-// is to be adopted) has the predecessor's kty, size and key_ops, is enabled and has no expiry.
-func CheckNewVersion(k Key, old, made KeyVersion) *Fault {
+// is to be adopted) has the predecessor's kty, size and key_ops, is enabled and
+// has no expiry. size is the larger one that was asked for, or 0.
+func CheckNewVersion(k Key, old, made KeyVersion, size int) *Fault {
 	where := fmt.Sprintf("version %s of key %s in vault %s", made.Version, k.Name, k.VaultName())
 	remedy := "do not use this version (and never delete it): replan with a version of the same kind as its predecessor"
 	switch {
 	case !strings.EqualFold(made.Kty, old.Kty):
 		return &Fault{"version_differs", fmt.Sprintf("%s is %s, its predecessor %s", where, made.Kty, old.Kty), remedy}
-	case made.Size != old.Size:
+	case made.Size < old.Size:
 		return &Fault{"version_differs", fmt.Sprintf("%s has %d bits, its predecessor %d", where, made.Size, old.Size), remedy}
+	case made.Size != wantedSize(old, size):
+		return &Fault{"version_differs", fmt.Sprintf("%s has %d bits, its predecessor %d, and %d were asked for", where, made.Size, old.Size, wantedSize(old, size)), remedy}
 	case !sameSet(made.KeyOps, old.KeyOps):
 		return &Fault{"version_differs", fmt.Sprintf("%s permits %v, its predecessor %v", where, made.KeyOps, old.KeyOps), remedy}
 	case !made.Enabled:

@@ -129,7 +129,7 @@ func TestSpecFrom(t *testing.T) {
 	old.Tags[roll.OperationTag] = "earlier"
 	tags := maps.Clone(old.Tags)
 	at := start.Add(time.Hour)
-	got := roll.SpecFrom(old, &at)
+	got := roll.SpecFrom(old, 0, &at)
 	want := roll.CreateSpec{Kty: "RSA-HSM", Size: 3072, KeyOps: []string{"wrapKey", "unwrapKey"}, Tags: map[string]string{"owner": "security"}, NotBefore: &at}
 	if d := cmp.Diff(want, got); d != "" {
 		t.Error(d)
@@ -138,7 +138,10 @@ func TestSpecFrom(t *testing.T) {
 	if !maps.Equal(old.Tags, tags) || old.KeyOps[0] != "wrapKey" {
 		t.Error("the predecessor was changed")
 	}
-	if roll.SpecFrom(old, nil).NotBefore != nil {
+	if got := roll.SpecFrom(old, 4096, nil).Size; got != 4096 {
+		t.Errorf("asked for 4096 bits, the vault is asked for %d", got)
+	}
+	if roll.SpecFrom(old, 0, nil).NotBefore != nil {
 		t.Error("the predecessor's nbf was copied")
 	}
 }
@@ -161,8 +164,33 @@ func TestCheckNewVersion(t *testing.T) {
 	} {
 		v := version("exo-a", 3)
 		c.do(&v)
-		if got := faultCode(roll.CheckNewVersion(k, old, v)); got != c.want {
+		if got := faultCode(roll.CheckNewVersion(k, old, v, 0)); got != c.want {
 			t.Errorf("%s: %q, want %q", c.name, got, c.want)
+		}
+	}
+	// Asked for a size, the version has exactly that one, and never a smaller
+	// one than its predecessor.
+	for _, c := range []struct {
+		asked, made int
+		want        string
+	}{{4096, 4096, ""}, {3072, 3072, ""}, {4096, 3072, "version_differs"}, {3072, 4096, "version_differs"}, {2048, 2048, "version_differs"}} {
+		v := version("exo-a", 3)
+		v.Size = c.made
+		if got := faultCode(roll.CheckNewVersion(k, old, v, c.asked)); got != c.want {
+			t.Errorf("asked for %d, made %d: %q, want %q", c.asked, c.made, got, c.want)
+		}
+	}
+}
+
+func TestCheckPlatform(t *testing.T) {
+	for _, c := range []struct{ old, made, want string }{
+		{"1", "2", ""}, {"1", "3", ""}, {"1", "1", "hsm_platform_unchanged"}, {"1", "", "hsm_platform_unchanged"}, {"1", "0", "hsm_platform_unchanged"},
+		{"1", "x", "hsm_platform_unchanged"}, {"2", "2", ""}, {"", "", ""}, {"0", "0", ""},
+	} {
+		old, made := version("exo-a", 2), version("exo-a", 3)
+		old.HSMPlatform, made.HSMPlatform = c.old, c.made
+		if got := faultCode(roll.CheckPlatform(declared("exo-a"), old, made)); got != c.want {
+			t.Errorf("%q after %q: %q, want %q", c.made, c.old, got, c.want)
 		}
 	}
 }

@@ -85,6 +85,8 @@ type Result struct {
 	ByTag     bool       `json:"by_tag,omitempty"`
 	NotBefore *time.Time `json:"not_before,omitempty"`
 	CreatedAt *time.Time `json:"created_at,omitempty"`
+	// HSMPlatform that the vault shows of the version.
+	HSMPlatform string `json:"hsm_platform,omitempty"`
 	// Versions taken up by a policy, by key id.
 	Versions map[string]string `json:"versions,omitempty"`
 	Evidence Evidence          `json:"evidence,omitempty"`

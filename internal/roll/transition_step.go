@@ -108,7 +108,7 @@ func (r *Roll) recordVersion(s Step, now time.Time) []Effect {
 		if !s.Result.Adopted && !slices.ContainsFunc(r.Made, func(m Made) bool { return m.Key == k.ID && m.Version == k.NewVersion }) {
 			r.Made = append(r.Made, Made{Key: k.ID, VaultURL: k.VaultURL, Name: k.Name, Version: k.NewVersion, At: created})
 		}
-		return []Effect{RecordVersion{Key: *k, Version: k.NewVersion, Created: created, Adopted: k.Adopted}}
+		return []Effect{RecordVersion{Key: *k, Version: k.NewVersion, Created: created, Adopted: k.Adopted, HSMPlatform: s.Result.HSMPlatform}}
 	}
 	return nil
 }

@@ -27,16 +27,19 @@ type LedgerRow struct {
 	Policies                                     []string
 	Origin, RollID, State                        string
 	CreatedAt, FirstSeenAt, LastVerifiedAt       time.Time
+	// HSMPlatform: "0" software, "1" the old platform, "2" the new one; "" where no vault has shown it yet.
+	HSMPlatform string
 }
 
 // upsertLedger enters a version, or refreshes what is known of it. The
 // policies that it was ever used by are kept, and so is its origin, except that
 // a survey may have seen a roll's version before the roll knew of it. An older
 // look does not overwrite what a newer one saw.
-const upsertLedger = `INSERT INTO key_versions AS v (vault_host, key_name, version, tenant_id, key_id, policies, origin, roll_id, state, created_at, first_seen_at, last_verified_at)
-VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,'')::uuid,$9,$10,$11,$11)
+const upsertLedger = `INSERT INTO key_versions AS v (vault_host, key_name, version, tenant_id, key_id, policies, origin, roll_id, state, created_at, first_seen_at, last_verified_at, hsm_platform)
+VALUES ($1,$2,$3,$4,$5,$6,$7,nullif($8,'')::uuid,$9,$10,$11,$11,$12)
 ON CONFLICT (tenant_id, vault_host, lower(key_name), version) DO UPDATE SET key_id = EXCLUDED.key_id,
   state = CASE WHEN EXCLUDED.last_verified_at >= v.last_verified_at THEN EXCLUDED.state ELSE v.state END,
+  hsm_platform = CASE WHEN EXCLUDED.hsm_platform <> '' THEN EXCLUDED.hsm_platform ELSE v.hsm_platform END,
   last_verified_at = greatest(v.last_verified_at, EXCLUDED.last_verified_at),
   origin = CASE WHEN EXCLUDED.origin = 'roll' THEN 'roll' ELSE v.origin END,
   roll_id = CASE WHEN EXCLUDED.origin = 'roll' AND v.origin <> 'roll' THEN EXCLUDED.roll_id ELSE coalesce(v.roll_id, EXCLUDED.roll_id) END,
@@ -49,6 +52,7 @@ type ledgerLine struct {
 	keyID, origin, rollID, state string
 	policies                     []string
 	created                      time.Time
+	platform                     string
 }
 
 func queueLines(b *pgx.Batch, tenantID string, lines []ledgerLine, now time.Time) {
@@ -56,7 +60,7 @@ func queueLines(b *pgx.Batch, tenantID string, lines []ledgerLine, now time.Time
 		return cmp.Or(cmp.Compare(x.ref.Host, y.ref.Host), cmp.Compare(strings.ToLower(x.ref.Name), strings.ToLower(y.ref.Name)), cmp.Compare(x.ref.Version, y.ref.Version))
 	})
 	for _, l := range lines {
-		b.Queue(upsertLedger, l.ref.Host, l.ref.Name, l.ref.Version, tenantID, l.keyID, l.policies, l.origin, l.rollID, l.state, l.created, now)
+		b.Queue(upsertLedger, l.ref.Host, l.ref.Name, l.ref.Version, tenantID, l.keyID, l.policies, l.origin, l.rollID, l.state, l.created, now, l.platform)
 	}
 }
 
@@ -78,7 +82,7 @@ func (c change) queueLedger(b *pgx.Batch) {
 			origin = OriginStranger
 		}
 		ref.Version = v.Version
-		lines = append(lines, ledgerLine{ref: ref, keyID: v.Key.ID, origin: origin, rollID: c.after.ID, state: "enabled", policies: policies, created: v.Created})
+		lines = append(lines, ledgerLine{ref: ref, keyID: v.Key.ID, origin: origin, rollID: c.after.ID, state: "enabled", policies: policies, created: v.Created, platform: v.HSMPlatform})
 	}
 	queueLines(b, c.after.TenantID, lines, c.now)
 }
@@ -108,7 +112,7 @@ func recordLedger(ctx context.Context, tx pgx.Tx, inv roll.Inventory, obs roll.O
 				state = "disabled"
 			}
 			ref.Version = v.Version
-			lines = append(lines, ledgerLine{ref: ref, keyID: id, origin: origin, state: state, policies: policies, created: v.Created})
+			lines = append(lines, ledgerLine{ref: ref, keyID: id, origin: origin, state: state, policies: policies, created: v.Created, platform: v.HSMPlatform})
 		}
 	}
 	if len(lines) == 0 {
@@ -137,7 +141,7 @@ func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]Le
 	if p.AfterKey != "" {
 		after = &p.AfterTime
 	}
-	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at
+	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at, hsm_platform
 	  FROM key_versions WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2) AND ($6 = '' OR state = $6)
 	    AND ($3::timestamptz IS NULL OR created_at < $3 OR created_at = $3 AND vault_host || ' ' || key_name || ' ' || version > $4)
 	  ORDER BY created_at DESC, vault_host || ' ' || key_name || ' ' || version LIMIT $5`, tenantID, p.KeyID, after, p.AfterKey, p.Limit, p.State)
@@ -146,6 +150,6 @@ func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]Le
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (LedgerRow, error) {
 		var l LedgerRow
-		return l, row.Scan(&l.TenantID, &l.KeyID, &l.VaultHost, &l.KeyName, &l.Version, &l.Policies, &l.Origin, &l.RollID, &l.State, &l.CreatedAt, &l.FirstSeenAt, &l.LastVerifiedAt)
+		return l, row.Scan(&l.TenantID, &l.KeyID, &l.VaultHost, &l.KeyName, &l.Version, &l.Policies, &l.Origin, &l.RollID, &l.State, &l.CreatedAt, &l.FirstSeenAt, &l.LastVerifiedAt, &l.HSMPlatform)
 	})
 }

@@ -86,6 +86,12 @@ func (g *Gateway) Vault(inv roll.Inventory, k roll.Key) (*keyvault.Client, error
 	})
 }
 
+// managedHSM says whether the key is in a Managed HSM of the tenant's cloud.
+func (g *Gateway) managedHSM(inv roll.Inventory, k roll.Key) bool {
+	cloud, err := g.clouds.ByName(inv.Cloud)
+	return err == nil && cloud.IsManagedHSM(k.Ref().Host)
+}
+
 // Exchange gives the connector of the tenant's Exchange Online.
 func (g *Gateway) Exchange(inv roll.Inventory) (*exchange.Client, error) {
 	return keep(g, g.exos, clientID(inv, "exchange"), func() (*exchange.Client, error) {

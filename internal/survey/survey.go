@@ -113,13 +113,14 @@ func (s *surveyor) key(ctx context.Context, k roll.Key) {
 	if err != nil {
 		ko = roll.KeyObservation{Trouble: s.trouble(err)}
 	}
+	ko.ManagedHSM = s.g.managedHSM(s.inv, k)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.obs.Keys[k.ID] = ko
 }
 
-// Key reads one key: its newest version in full, all versions, and its
-// rotation policy.
+// Key reads one key: its newest version in full, and the one before it; all
+// versions as they are listed; and its rotation policy.
 func (g *Gateway) Key(ctx context.Context, inv roll.Inventory, k roll.Key) (roll.KeyObservation, error) {
 	c, err := g.Vault(inv, k)
 	if err != nil {
@@ -131,6 +132,17 @@ func (g *Gateway) Key(ctx context.Context, inv roll.Inventory, k roll.Key) (roll
 	}
 	if ko.Versions, err = c.Versions(ctx, k.Name); err != nil {
 		return ko, err
+	}
+	if n := len(ko.Versions); n > 1 {
+		// What the newest is held against where it is to be adopted: a list
+		// shows no type, size or operations.
+		before := &ko.Versions[n-2]
+		if before.Version == ko.Latest.Version {
+			before = &ko.Versions[n-1] // made within the same second
+		}
+		if *before, err = c.Get(ctx, k.Name, before.Version); err != nil {
+			return ko, err
+		}
 	}
 	if ko.Rotation, err = c.RotationPolicy(ctx, k.Name); err != nil {
 		return ko, err
