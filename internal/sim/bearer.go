@@ -38,7 +38,7 @@ func (w *World) bearer(r *http.Request, aud string, t *tenant) (identity, error)
 	case id.claims.Tid != t.id:
 		return identity{}, errors.New("token is from tenant " + id.claims.Tid + ", not " + t.id)
 	case now >= id.claims.Exp:
-		return identity{}, errors.New("token has expired")
+		return identity{}, errTokenExpired
 	case now+300 < id.claims.Nbf:
 		return identity{}, errors.New("token is not yet valid")
 	}
@@ -47,6 +47,9 @@ func (w *World) bearer(r *http.Request, aud string, t *tenant) (identity, error)
 	id.app = w.apps[id.claims.AppID]
 	if id.app == nil {
 		return identity{}, errors.New("token is from an unknown app")
+	}
+	if w.isRevoked(id.claims, t) {
+		return identity{}, errTokenRevoked
 	}
 	return id, nil
 }

@@ -3,7 +3,6 @@ package sim
 import (
 	"encoding/json"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 )
@@ -24,14 +23,18 @@ type call struct {
 	effect      bool
 	// do does it, under the world's lock.
 	do func(c *call, now time.Time) answer
+	// refuse is the service's 401, where it depends on more than the service.
+	refuse func(why error) answer
 
 	// What do may set or read.
 	geo       string
 	record    *Effect  // the witness entry of an effect
 	warnings  []string // from faults
 	status    *int     // SharePoint status number forced by a fault
-	jobFaults []*fault // what becomes of the job that it starts
 	freeze    *fault   // a roll that starts now never ends while this fault lives
+	lag       []*fault // faults that keep new versions out of a list
+	back      int      // how many changes ago SharePoint's status is from
+	jobFaults []*fault // what becomes of the job that it starts
 }
 
 // answer is a response before it is written.
@@ -51,8 +54,12 @@ func (w *World) run(rw http.ResponseWriter, r *http.Request, c *call) {
 		ans = w.apply(c, faults)
 		ans, end = w.after(c, faults, ans)
 	}
-	if end == goLost {
+	switch end {
+	case goLost:
 		lose(rw)
+		return
+	case goReset:
+		reset(rw)
 		return
 	}
 	if c.record != nil {
@@ -75,7 +82,7 @@ func (w *World) admit(c *call) []*fault {
 		c.record = w.witness(Effect{Start: now, Service: c.service, Operation: c.op, Tenant: c.tenant.id,
 			Target: c.target, Geo: c.geo, OperationID: c.operationID, RequestID: c.requestID, By: byAPI})
 	}
-	return w.draw(c)
+	return w.draw(c, now)
 }
 
 // apply has the effect, with the strangers who come just before or after it.
@@ -148,10 +155,6 @@ func (w *World) errorAnswer(service string, status int, code, message string) an
 	case ServiceResourceManager:
 		return armError(status, code, message)
 	default:
-		number, err := strconv.Atoi(strings.TrimPrefix(code, "AADSTS"))
-		if err != nil {
-			number = 90033
-		}
-		return entraError(status, "temporarily_unavailable", number, message, w.Wall())
+		return w.entraFault(FaultParams{Status: status, Code: code, Message: message}, status)
 	}
 }

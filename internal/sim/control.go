@@ -46,6 +46,7 @@ func (w *World) ControlHandler() http.Handler {
 	act(mux, "POST /apps", func(in appCertificate) error { return w.AllowCertificate(in.ClientID, []byte(in.Certificate)) })
 	act(mux, "POST /automation/resume", func(in jobByHand) error { return w.ResumeJob(in.Tenant, in.Job) })
 	act(mux, "POST /automation/stop", func(in jobByHand) error { return w.StopJob(in.Tenant, in.Job) })
+	act(mux, "POST /tokens/revoke", func(in tokenOwner) error { return w.RevokeTokens(in.Tenant, in.ClientID) })
 	act(mux, "POST /trap", func(in trapSwitch) error { w.SetTrap(in.On); return nil })
 	act(mux, "POST /advance", func(in advance) error {
 		if in.Seconds < 0 {
@@ -105,6 +106,10 @@ type (
 	jobByHand struct {
 		Tenant string `json:"tenant"`
 		Job    string `json:"job"`
+	}
+	tokenOwner struct {
+		Tenant   string `json:"tenant"`
+		ClientID string `json:"client_id"`
 	}
 	trapSwitch struct {
 		On bool `json:"on"`

@@ -55,6 +55,7 @@
 //	POST   /federated-token             {"client_id":"…","subject":""} → 201 {"token":"…"}: what a workload's token file would hold
 //	GET    /metadata/identity/oauth2/token and /msi/token: the managed identity endpoint, as a virtual machine and as App Service have it
 //	POST   /automation/resume           {"tenant":"contoso.com","job":"…guid…"}: a suspended job; /automation/stop ends one
+//	POST   /tokens/revoke               {"tenant":"contoso.com","client_id":""}: every token issued until now is refused
 //	POST   /trap                        {"on":true}
 //	POST   /advance                     {"seconds":3600}
 //

@@ -4,74 +4,116 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 )
 
-// Fault modes.
+// Fault modes; Modes says what each does.
 const (
-	ModeRefuse         = "refuse"          // params status, code, message, body; no effect
-	ModeThrottle       = "throttle"        // params retry_after, status, body; no effect
-	ModeLoseBefore     = "lose_before"     // connection closed, no effect
-	ModeApplyAndLose   = "apply_and_lose"  // effect, then connection closed
-	ModeErrorAfter     = "error_after"     // effect, then params status (500), code, message
-	ModeHold           = "hold"            // waits for the release, then goes on
-	ModeHoldAfter      = "hold_after"      // effect, then the answer waits for the release
-	ModeDelay          = "delay"           // params seconds of real time, then goes on
-	ModeStrangerBefore = "stranger_before" // a stranger's key version just before
-	ModeStrangerAfter  = "stranger_after"  // a stranger's key version just after
-	ModeRollingForever = "rolling_forever" // a roll stops at params percent until the fault is removed
-	ModeStatus         = "status"          // SharePoint shows the number params status
-	ModeWarning        = "warning"         // Exchange adds params warning
-	ModeJobSlow        = "job_slow"        // the runbook job takes params seconds more; 0: until the fault is removed
-	ModeJobFails       = "job_fails"       // the job ends as params code (Failed, Suspended, Stopped) before its effect
-	ModeJobFailsAfter  = "job_fails_after" // the same, after its effect and without output
-	ModeJobOutput      = "job_output"      // the job writes params body; {output} in it is what it would have written
+	ModeRefuse         = "refuse"
+	ModeThrottle       = "throttle"
+	ModeHTMLPage       = "html_page"
+	ModeErrorIn200     = "error_in_200"
+	ModeLoseBefore     = "lose_before"
+	ModeReset          = "reset"
+	ModeExpireToken    = "expire_token"
+	ModeRevokeTokens   = "revoke_tokens"
+	ModeApplyAndLose   = "apply_and_lose"
+	ModeApplyAndReset  = "apply_and_reset"
+	ModeErrorAfter     = "error_after"
+	ModeHold           = "hold"
+	ModeHoldAfter      = "hold_after"
+	ModeDelay          = "delay"
+	ModeStrangerBefore = "stranger_before"
+	ModeStrangerAfter  = "stranger_after"
+	ModeListingLag     = "listing_lag"
+	ModeRollingForever = "rolling_forever"
+	ModeStatus         = "status"
+	ModeStatusRegress  = "status_regress"
+	ModeWarning        = "warning"
+	ModeJobSlow        = "job_slow"
+	ModeJobFails       = "job_fails"
+	ModeJobFailsAfter  = "job_fails_after"
+	ModeJobOutput      = "job_output"
 )
 
 // OpEffect, as a fault's operation, means each operation that has an effect.
 const OpEffect = "effect"
 
-// Fault is something that goes wrong. Empty members match anything; Target is
-// a policy's name or GUID, a geo, or geo/slot. It fires Count times (0: until
-// removed), after letting the first After matching requests through. Several
+// Fault is something that goes wrong. Empty members match anything. Several
 // faults may meet in one request, in the order in which they were added.
 // ID, Fired and Held are reports and ignored in AddFault.
 type Fault struct {
-	ID        string      `json:"id,omitempty"`
-	Service   string      `json:"service,omitempty"`
-	Operation string      `json:"operation,omitempty"`
-	Tenant    string      `json:"tenant,omitempty"`
-	Vault     string      `json:"vault,omitempty"`
-	Key       string      `json:"key,omitempty"`
-	Target    string      `json:"target,omitempty"`
-	Mode      string      `json:"mode"`
-	Count     int         `json:"count,omitempty"`
-	After     int         `json:"after,omitempty"`
-	Params    FaultParams `json:"params,omitzero"`
-	Fired     int         `json:"fired"`
-	Held      int         `json:"held"`
+	ID string `json:"id,omitempty"`
+	// Service is entra, keyvault, exchange, sharepoint or resource_manager.
+	Service string `json:"service,omitempty"`
+	// Operation is one of the service, or "effect" for each that changes something.
+	Operation string `json:"operation,omitempty"`
+	// Tenant is the GUID or domain of the tenant that the request is about.
+	Tenant string `json:"tenant,omitempty"`
+	// Vault and Key are those of a key that the request works with.
+	Vault string `json:"vault,omitempty"`
+	Key   string `json:"key,omitempty"`
+	// Target is a vault/key, a policy's name or GUID, a geo, or geo/slot.
+	Target string `json:"target,omitempty"`
+	// Mode is what happens; the table of modes has them.
+	Mode string `json:"mode"`
+	// Count is how often the fault fires; 0: until it is removed.
+	Count int `json:"count,omitempty"`
+	// After is how many matching requests it lets through first.
+	After int `json:"after,omitempty"`
+	// At is when the fault begins, in seconds of the world's time after it was added.
+	At float64 `json:"at,omitempty"`
+	// Lasts is for how long from then, in seconds of the world's time; 0: until it is removed.
+	Lasts float64 `json:"lasts,omitempty"`
+	// Probability, between 0 and 1, fires at some of the matching requests:
+	// which, the world's random seed and the order of requests decide. 0 is every one.
+	Probability float64 `json:"probability,omitempty"`
+	// Params are the details of the mode.
+	Params FaultParams `json:"params,omitzero"`
+	Fired  int         `json:"fired"`
+	Held   int         `json:"held"`
 }
 
-// FaultParams are the details of a mode; each mode names its own.
+// FaultParams are the details of a mode; each mode names its own, and others
+// are refused.
 type FaultParams struct {
-	Status     int     `json:"status,omitempty"`
-	Code       string  `json:"code,omitempty"` // error code; Key Vault "Code/InnerCode", Exchange the exception type
-	Message    string  `json:"message,omitempty"`
-	Body       string  `json:"body,omitempty"` // plain text in place of the service's error document
-	RetryAfter int     `json:"retry_after,omitempty"`
-	Seconds    float64 `json:"seconds,omitempty"`
-	Percent    float64 `json:"percent,omitempty"`
-	Warning    string  `json:"warning,omitempty"`
+	// Status is an HTTP status; for mode status, SharePoint's status number.
+	Status int `json:"status,omitempty"`
+	// Code is the service's error code: Key Vault "Code/InnerCode", Exchange the
+	// exception type, Entra "AADSTS53003".
+	Code string `json:"code,omitempty"`
+	// Message is the error's text.
+	Message string `json:"message,omitempty"`
+	// Body is plain text in place of the service's error document.
+	Body string `json:"body,omitempty"`
+	// RetryAfter is the header Retry-After in seconds.
+	RetryAfter int `json:"retry_after,omitempty"`
+	// Seconds is a time: real for delay, the world's for listing_lag.
+	Seconds float64 `json:"seconds,omitempty"`
+	// Requests is a number of lists.
+	Requests int `json:"requests,omitempty"`
+	// Percent is where a roll stops.
+	Percent float64 `json:"percent,omitempty"`
+	// Back is a number of changes of what SharePoint shows.
+	Back int `json:"back,omitempty"`
+	// Warning is a text for Exchange's warnings.
+	Warning string `json:"warning,omitempty"`
 }
 
 // fault is a Fault that lives in a world.
 type fault struct {
 	Fault
+	mode       Mode
 	seen, used int
-	release    chan struct{} // closed and replaced at each release
+	begins     time.Time
+	dice       *rand.Rand
+	hidden     map[*version]int // by listing_lag: in how many lists each was
+	release    chan struct{}    // closed and replaced at each release
 }
 
 // ErrNoFault means that no fault has the id.
@@ -80,14 +122,16 @@ var ErrNoFault = errors.New("no such fault")
 // AddFault arms a fault and returns its id. A fault that could never fire,
 // because it names something unknown, is an error.
 func (w *World) AddFault(f Fault) (id string, err error) {
-	w.lock()
+	now := w.lock()
 	defer w.mu.Unlock()
 	if err := w.checkFault(f); err != nil {
 		return "", fmt.Errorf("adding fault: %w", err)
 	}
 	w.faultSeq++
 	f.ID, f.Fired, f.Held = "f"+strconv.Itoa(w.faultSeq), 0, 0
-	w.faults = append(w.faults, &fault{Fault: f, release: make(chan struct{})})
+	mode, _ := modeNamed(f.Mode) // by checkFault
+	w.faults = append(w.faults, &fault{Fault: f, mode: mode, begins: now.Add(seconds(f.At)), hidden: map[*version]int{},
+		dice: rand.New(rand.NewPCG(w.randomSeed, uint64(w.faultSeq))), release: make(chan struct{})})
 	return f.ID, nil
 }
 
@@ -104,31 +148,52 @@ func operations() map[string][]string {
 }
 
 func (w *World) checkFault(f Fault) error {
-	modes := []string{ModeRefuse, ModeThrottle, ModeLoseBefore, ModeApplyAndLose, ModeErrorAfter, ModeHold, ModeHoldAfter,
-		ModeDelay, ModeStrangerBefore, ModeStrangerAfter, ModeRollingForever, ModeStatus, ModeWarning,
-		ModeJobSlow, ModeJobFails, ModeJobFailsAfter, ModeJobOutput}
 	known := []string{"", OpEffect}
 	for service, ops := range operations() {
 		if f.Service == "" || f.Service == service {
 			known = append(known, ops...)
 		}
 	}
-	v := w.vaultOf(f.Vault)
+	slices.Sort(known)
+	mode, ok := modeNamed(f.Mode)
 	switch {
-	case !slices.Contains(modes, f.Mode):
-		return fmt.Errorf("unknown mode %q", f.Mode)
+	case !ok:
+		return misfit("mode", fmt.Errorf("unknown mode %q: there are %s", f.Mode, strings.Join(modeNames(), ", ")))
 	case f.Service != "" && operations()[f.Service] == nil:
-		return fmt.Errorf("unknown service %q", f.Service)
+		return misfit("service", fmt.Errorf("unknown service %q: there are %s", f.Service, strings.Join(slices.Sorted(maps.Keys(operations())), ", ")))
 	case !slices.Contains(known, f.Operation):
-		return fmt.Errorf("unknown operation %q of service %q", f.Operation, f.Service)
+		return misfit("operation", fmt.Errorf("unknown operation %q of service %q: there are %s", f.Operation, f.Service, strings.Join(known[1:], ", ")))
 	case f.Tenant != "" && w.tenantOf(f.Tenant) == nil:
-		return fmt.Errorf("unknown tenant %q", f.Tenant)
-	case f.Vault != "" && v == nil:
-		return fmt.Errorf("unknown vault %q", f.Vault)
-	case f.Count < 0 || f.After < 0:
-		return errors.New("count and after cannot be negative")
+		return misfit("tenant", fmt.Errorf("unknown tenant %q", f.Tenant))
+	case f.Vault != "" && w.vaultOf(f.Vault) == nil:
+		return misfit("vault", fmt.Errorf("unknown vault %q: there are %s", f.Vault, strings.Join(slices.Sorted(maps.Keys(w.vaults)), ", ")))
+	case f.Key != "" && !w.anyKey(f.Vault, f.Key):
+		return misfit("key", fmt.Errorf("unknown key %q", f.Key))
+	case f.Count < 0:
+		return misfit("count", errors.New("count cannot be negative"))
+	case f.After < 0:
+		return misfit("after", errors.New("after cannot be negative"))
+	case f.At < 0 || f.Lasts < 0:
+		return misfit("at", errors.New("at and lasts cannot be negative"))
+	case f.Probability < 0 || f.Probability > 1:
+		return misfit("probability", errors.New("probability is between 0 and 1"))
+	case f.Params.Seconds < 0 || f.Params.Requests < 0 || f.Params.Back < 0:
+		return misfit("params", errors.New("seconds, requests and back cannot be negative"))
 	}
-	return nil
+	return mode.checkParams(f.Params)
+}
+
+// anyKey reports whether a vault, or any vault, has a key of the name.
+func (w *World) anyKey(vault, name string) bool {
+	if vault != "" {
+		return w.vaultOf(vault).key(name) != nil // the vault is known by checkFault
+	}
+	for _, v := range w.vaults {
+		if v.key(name) != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // Faults returns the faults in the order in which they were added.
@@ -214,8 +279,7 @@ func (w *World) fault(id string) *fault {
 
 // meets reports whether the call is one that the fault is about.
 func (f *fault) meets(c *call, w *World) bool {
-	operation := f.Operation == "" || f.Operation == c.op || f.Operation == OpEffect && c.effect
-	if !operation || f.Service != "" && f.Service != c.service {
+	if operation := f.Operation == "" || f.Operation == c.op || f.Operation == OpEffect && c.effect; !operation || f.Service != "" && f.Service != c.service {
 		return false
 	}
 	if f.Tenant != "" && (c.tenant == nil || w.tenantOf(f.Tenant) != c.tenant) {
@@ -226,19 +290,10 @@ func (f *fault) meets(c *call, w *World) bool {
 		return false
 	}
 	// Modes that mean nothing to a call must not be used up by it.
-	switch f.Mode {
-	case ModeRollingForever:
-		operation = c.op == OpRollKey
-	case ModeStatus:
-		operation = c.op == OpGetStatus
-	case ModeWarning:
-		operation = c.service == ServiceExchange
-	case ModeJobSlow, ModeJobFails, ModeJobFailsAfter, ModeJobOutput:
-		operation = c.op == OpPutJob
-	case ModeStrangerBefore, ModeStrangerAfter:
-		operation = len(c.keys) > 0
+	if f.mode.meets != nil && !f.mode.meets(c) {
+		return false
 	}
-	return operation && (f.Vault == "" && f.Key == "" || len(f.among(c.keys, w)) > 0)
+	return (f.Vault == "" && f.Key == "" || len(f.among(c.keys, w)) > 0)
 }
 
 // among returns those keys that the fault's Vault and Key mean.

@@ -10,26 +10,30 @@ import (
 type verdict int
 
 const (
-	goOn   verdict = iota // to the effect, or to the answer
-	goStop                // to the answer, without an effect
-	goLost                // the connection is closed
+	goOn    verdict = iota // to the effect, or to the answer
+	goStop                 // to the answer, without an effect
+	goLost                 // the connection is closed
+	goReset                // the connection is reset
 )
 
 // draw takes the faults that this call meets, in order, up to the first that
 // ends the call before its effect. The lock is held.
-func (w *World) draw(c *call) []*fault {
+func (w *World) draw(c *call, now time.Time) []*fault {
 	var out []*fault
 	for _, f := range w.faults {
-		if !f.meets(c, w) {
+		if now.Before(f.begins) || f.Lasts > 0 && !now.Before(f.begins.Add(seconds(f.Lasts))) || !f.meets(c, w) {
 			continue
 		}
 		f.seen++
 		if f.seen <= f.After || f.Count > 0 && f.used >= f.Count {
 			continue
 		}
+		if f.Probability > 0 && f.dice.Float64() >= f.Probability {
+			continue
+		}
 		f.used++
 		out = append(out, f)
-		if f.Mode == ModeRefuse || f.Mode == ModeThrottle || f.Mode == ModeLoseBefore {
+		if f.mode.stops {
 			break
 		}
 	}
@@ -39,6 +43,10 @@ func (w *World) draw(c *call) []*fault {
 // before runs the faults that come before the effect.
 func (w *World) before(c *call, faults []*fault) (answer, verdict) {
 	for _, f := range faults {
+		if f.mode.stops {
+			w.fireNow(f)
+			return w.stop(c, f)
+		}
 		switch f.Mode {
 		case ModeDelay:
 			w.fireNow(f)
@@ -49,15 +57,12 @@ func (w *World) before(c *call, faults []*fault) (answer, verdict) {
 			if !w.wait(f) {
 				return answer{}, goLost
 			}
-		case ModeLoseBefore:
+		case ModeListingLag:
 			w.fireNow(f)
-			return answer{}, goLost
-		case ModeRefuse:
+			c.lag = append(c.lag, f)
+		case ModeStatusRegress:
 			w.fireNow(f)
-			return w.refusal(c.service, f.Params, http.StatusServiceUnavailable), goStop
-		case ModeThrottle:
-			w.fireNow(f)
-			return w.throttled(c.service, f.Params), goStop
+			c.back = or(f.Params.Back, 1)
 		case ModeStatus:
 			w.fireNow(f)
 			c.status = &f.Params.Status
@@ -75,6 +80,31 @@ func (w *World) before(c *call, faults []*fault) (answer, verdict) {
 	return answer{}, goOn
 }
 
+// stop ends a call before its effect, as the fault's mode wants it.
+func (w *World) stop(c *call, f *fault) (answer, verdict) {
+	switch f.Mode {
+	case ModeReset:
+		return answer{}, goReset
+	case ModeLoseBefore:
+		return answer{}, goLost
+	case ModeThrottle:
+		return w.throttled(c.service, f.Params), goStop
+	case ModeHTMLPage:
+		return htmlPage(f.Params), goStop
+	case ModeErrorIn200:
+		return w.errorIn200(c.service, f.Params), goStop
+	case ModeExpireToken:
+		return w.tokenRefusal(c, errTokenExpired), goStop
+	case ModeRevokeTokens:
+		w.lock()
+		w.revoke(c.tenant, "")
+		w.mu.Unlock()
+		return w.tokenRefusal(c, errTokenRevoked), goStop
+	default:
+		return w.refusal(c.service, f.Params, http.StatusServiceUnavailable), goStop
+	}
+}
+
 // after runs the faults that come when the effect is there.
 func (w *World) after(c *call, faults []*fault, ans answer) (answer, verdict) {
 	for _, f := range faults {
@@ -89,6 +119,9 @@ func (w *World) after(c *call, faults []*fault, ans answer) (answer, verdict) {
 		case ModeApplyAndLose:
 			w.fireNow(f)
 			return ans, goLost
+		case ModeApplyAndReset:
+			w.fireNow(f)
+			return ans, goReset
 		}
 	}
 	return ans, goOn
@@ -114,11 +147,14 @@ func (w *World) pause(d time.Duration) bool {
 
 // refusal is an error answer as the fault's params want it.
 func (w *World) refusal(service string, p FaultParams, status int) answer {
-	status = or(p.Status, status)
 	var ans answer
-	if p.Body != "" {
-		ans = textAnswer(status, p.Body)
-	} else {
+	switch {
+	case p.Body != "":
+		ans = textAnswer(or(p.Status, status), p.Body)
+	case service == ServiceEntra:
+		ans = w.entraFault(p, status)
+	default:
+		status = or(p.Status, status)
 		ans = w.errorAnswer(service, status, or(p.Code, defaultCode(service, status)), or(p.Message, http.StatusText(status)))
 	}
 	if p.RetryAfter > 0 {
@@ -127,7 +163,8 @@ func (w *World) refusal(service string, p FaultParams, status int) answer {
 	return ans
 }
 
-// throttled is a refusal that says when to come back; one second by default.
+// throttled is a refusal that says when to come back: after one second by
+// default, and nothing of it where retry_after is negative.
 func (w *World) throttled(service string, p FaultParams) answer {
 	p.RetryAfter = or(p.RetryAfter, 1)
 	p.Message = or(p.Message, "Too many requests. Please try again later.")

@@ -41,6 +41,7 @@ type geo struct {
 	changeAtEnd bool
 	slots       [2]*version
 	rolling     []*rolling // more than one in trap mode only
+	shown       []geoView  // what status reads have shown, each change once
 }
 
 // rolling is one key roll under way.

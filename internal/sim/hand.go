@@ -124,7 +124,7 @@ func (w *World) RollByHand(tenant, geoID, slot string, to Slot) error {
 			return err
 		}
 	}
-	v, bad := w.mayRoll(g, []*key{k}, to.Version, now)
+	v, bad := w.mayRoll(g, n, []*key{k}, to.Version, now)
 	if bad != nil {
 		return fmt.Errorf("rolling by hand: %w: %s", ErrRefused, bad.message)
 	}

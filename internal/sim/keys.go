@@ -118,7 +118,7 @@ func getKey(q *keyRequest, _ time.Time) answer {
 
 // listVersions pages through the versions in the order of their ids: the real
 // order is unspecified, and a client that relies on one shall notice.
-func listVersions(q *keyRequest, _ time.Time) answer {
+func listVersions(q *keyRequest, now time.Time) answer {
 	if q.key == nil || q.key.softDeleted {
 		return keyNotFound(q.name)
 	}
@@ -126,6 +126,10 @@ func listVersions(q *keyRequest, _ time.Time) answer {
 	slices.SortFunc(versions, func(a, b *version) int { return strings.Compare(a.id, b.id) })
 	items := make([]map[string]any, 0, len(versions))
 	for _, v := range versions {
+		if !v.listed && q.call.hides(v, now) {
+			continue
+		}
+		v.listed = true
 		items = append(items, withTags(map[string]any{"kid": v.kid(), "attributes": v.attributes()}, v.tags))
 	}
 	return q.page(items)

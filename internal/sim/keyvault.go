@@ -43,7 +43,7 @@ func (w *World) serveKeyVault(rw http.ResponseWriter, r *http.Request, host stri
 	id, err := w.bearer(r, v.resource(), v.tenant)
 	if err != nil {
 		w.unauthorized(ServiceKeyVault)
-		writeAnswer(rw, challenge(v, err))
+		writeAnswer(rw, w.challenge(v, err))
 		return
 	}
 	body, err := io.ReadAll(r.Body)
@@ -55,13 +55,16 @@ func (w *World) serveKeyVault(rw http.ResponseWriter, r *http.Request, host stri
 }
 
 // challenge is the 401 that tells a client where to get its token.
-func challenge(v *vault, why error) answer {
+func (w *World) challenge(v *vault, why error) answer {
 	ans := vaultError(401, "Unauthorized", "", "AKV10000: Request is missing a Bearer or PoP token.")
 	if why != errNoToken {
 		ans = vaultError(401, "Unauthorized", "", "AKV10032: "+why.Error()+".")
 	}
-	c := v.tenant.cloud
-	ans.header.Set("WWW-Authenticate", `Bearer authorization="https://`+c.logins[0]+"/"+v.tenant.id+`", resource="`+v.resource()+`"`)
+	c, more := v.tenant.cloud, ""
+	if why == errTokenRevoked {
+		more = claimsChallenge(w)
+	}
+	ans.header.Set("WWW-Authenticate", `Bearer authorization="https://`+c.logins[0]+"/"+v.tenant.id+`", resource="`+v.resource()+`"`+more)
 	return ans
 }
 
@@ -70,6 +73,7 @@ func (w *World) keyCall(v *vault, id identity, r *http.Request, body []byte) *ca
 	parts := strings.Split(strings.Trim(r.URL.Path, "/"), "/")
 	c := &call{service: ServiceKeyVault, tenant: v.tenant, target: v.name,
 		requestID: r.Header.Get("x-ms-client-request-id"), operationID: r.Header.Get("x-ms-client-request-id")}
+	c.refuse = func(why error) answer { return w.challenge(v, why) }
 	req := &keyRequest{vault: v, body: body, r: r, call: c}
 	if len(parts) > 1 {
 		w.mu.Lock()

@@ -20,7 +20,7 @@ import (
 func New(seed Seed) (*World, error) {
 	w := &World{
 		Now: time.Now, Wall: time.Now, Logger: slog.New(slog.DiscardHandler),
-		lifetime: 3599 * time.Second, clouds: clouds(),
+		lifetime: 3599 * time.Second, randomSeed: seed.RandomSeed, clouds: clouds(),
 		vaults: map[string]*vault{}, hosts: map[string]*vault{},
 		geos: map[string]*geo{}, apps: map[string]*app{},
 		signing: lazySigningKey(), fired: make(chan struct{}), closed: make(chan struct{}),

@@ -63,8 +63,8 @@ func (w *World) inJob(t *tenant, service, op, target string, j *runbookJob, now 
 
 // inJobFaults draws the faults of a call in a job, those that need no waiting:
 // a refusal, or what it adds.
-func (w *World) inJobFaults(c *call) *answer {
-	for _, f := range w.draw(c) {
+func (w *World) inJobFaults(c *call, now time.Time) *answer {
+	for _, f := range w.draw(c, now) {
 		w.fire(f)
 		switch f.Mode {
 		case ModeRefuse:
@@ -77,6 +77,8 @@ func (w *World) inJobFaults(c *call) *answer {
 			c.warnings = append(c.warnings, f.Params.Warning)
 		case ModeStatus:
 			c.status = &f.Params.Status
+		case ModeStatusRegress:
+			c.back = or(f.Params.Back, 1)
 		case ModeRollingForever:
 			c.freeze = f
 		}
@@ -108,7 +110,7 @@ func (w *World) exchangeRunbook(t *tenant, j *runbookJob, p parameters, line run
 	if found := t.policyOf(c.target, workloadOf(op)); found != nil {
 		c.keys, c.target, c.aliases = t.policyKeys(found), found.GUID, []string{found.Name}
 	}
-	ans := w.inJobFaults(c)
+	ans := w.inJobFaults(c, now)
 	if ans == nil {
 		done := w.cmdlet(c, in, now)
 		ans = &done
@@ -167,7 +169,7 @@ func (w *World) sharePointRunbook(t *tenant, j *runbookJob, p parameters, line r
 	case "status":
 		c := w.inJob(t, ServiceSharePoint, OpGetStatus, g.id, j, now)
 		c.geo = g.id
-		if ans := w.inJobFaults(c); ans != nil {
+		if ans := w.inJobFaults(c, now); ans != nil {
 			return fail("Microsoft.SharePoint.Client.ServerException", "The remote server returned an error.", false)
 		}
 		line.OK, line.Result = true, g.runbookStatus(c, now)
@@ -187,10 +189,10 @@ func (w *World) sharePointRunbook(t *tenant, j *runbookJob, p parameters, line r
 			c.keys = []*key{k}
 		}
 	}
-	if ans := w.inJobFaults(c); ans != nil {
+	if ans := w.inJobFaults(c, now); ans != nil {
 		return fail("Microsoft.SharePoint.Client.ServerException", "The remote server returned an error.", true)
 	}
-	to, bad := w.mayRoll(g, c.keys, strings.ToLower(strings.ReplaceAll(p.text("KeyVersion"), "-", "")), now)
+	to, bad := w.mayRoll(g, slot, c.keys, strings.ToLower(strings.ReplaceAll(p.text("KeyVersion"), "-", "")), now)
 	if bad != nil {
 		return fail(bad.typ, bad.message, true)
 	}
@@ -205,13 +207,9 @@ func (w *World) sharePointRunbook(t *tenant, j *runbookJob, p parameters, line r
 
 // runbookStatus is what the runbook makes of Get-SPODataEncryptionPolicy.
 func (g *geo) runbookStatus(c *call, now time.Time) map[string]any {
-	status, progress := g.seen(now)
-	if c.status != nil {
-		status = *c.status
+	v, word := g.view(c, now), "Unknown"
+	if v.status >= 0 && v.status < len(statusNames()) {
+		word = statusNames()[v.status]
 	}
-	word := "Unknown"
-	if status >= 0 && status < len(statusNames()) {
-		word = statusNames()[status]
-	}
-	return map[string]any{"status": word, "primaryUri": g.uri(slotPrimary), "secondaryUri": g.uri(slotSecondary), "percent": progress}
+	return map[string]any{"status": word, "primaryUri": v.primary, "secondaryUri": v.secondary, "percent": v.progress}
 }

@@ -40,10 +40,14 @@ import (
 // What is left out gets the value shown for vaults and keys (enabled, RSA-HSM
 // 3072, 90 days …); a slot without a version holds the key's newest one.
 type Seed struct {
-	TokenLifetimeSeconds int      `json:"token_lifetime_seconds,omitempty"`
-	Clouds               []Cloud  `json:"clouds,omitempty"`
-	Apps                 []App    `json:"apps,omitempty"`
-	Tenants              []Tenant `json:"tenants"`
+	// TokenLifetimeSeconds is how long an access token lives, in real time; 3599 when left out.
+	TokenLifetimeSeconds int `json:"token_lifetime_seconds,omitempty"`
+	// RandomSeed decides which requests a fault with a probability hits.
+	RandomSeed uint64 `json:"random_seed,omitempty"`
+	// Clouds are clouds of the seed's own, besides Microsoft's.
+	Clouds  []Cloud  `json:"clouds,omitempty"`
+	Apps    []App    `json:"apps,omitempty"`
+	Tenants []Tenant `json:"tenants"`
 }
 
 // Cloud is a cloud of the seed's own, as an operator's air-gapped one is: its

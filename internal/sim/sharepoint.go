@@ -46,11 +46,15 @@ func (w *World) serveSharePoint(rw http.ResponseWriter, r *http.Request, host st
 // refuseToken is SharePoint's 401.
 func (w *World) refuseToken(rw http.ResponseWriter, g *geo, reason string) {
 	w.unauthorized(ServiceSharePoint)
+	writeAnswer(rw, sharePointRefusal(g.tenant, reason))
+}
+
+func sharePointRefusal(t *tenant, reason string) answer {
 	ans := jsonAnswer(401, map[string]any{"error_description": reason})
-	ans.header.Set("WWW-Authenticate", `Bearer realm="`+g.tenant.id+`",client_id="00000003-0000-0ff1-ce00-000000000000",`+
-		`authorization_uri="https://`+g.tenant.cloud.logins[0]+`/common/oauth2/authorize"`)
+	ans.header.Set("WWW-Authenticate", `Bearer realm="`+t.id+`",client_id="00000003-0000-0ff1-ce00-000000000000",`+
+		`authorization_uri="https://`+t.cloud.logins[0]+`/common/oauth2/authorize"`)
 	ans.header.Set("x-ms-diagnostics", `3000003;reason="`+reason+`";category="invalid_client"`)
-	writeAnswer(rw, ans)
+	return ans
 }
 
 // newCall makes a call that asks for the SharePoint permission first.
@@ -120,34 +124,26 @@ func (w *World) namedKey(t *tenant, q query) []*key {
 
 // reply is the reply array with the status of the geo.
 func (g *geo) reply(q query, c *call, now time.Time) answer {
-	status, progress := g.seen(now)
-	if c.status != nil {
-		status = *c.status
-	}
+	view := g.view(c, now)
 	out := []any{csomHead()}
 	for _, id := range q.objectPath {
 		out = append(out, id, map[string]any{"IsNull": false})
 	}
 	return jsonAnswer(200, append(out, q.action, map[string]any{
 		"_ObjectType_":         "SP.CustomerKeyStatusInfo",
-		"PrimaryKeyVaultUri":   g.uri(slotPrimary),
-		"SecondaryKeyVaultUri": g.uri(slotSecondary),
+		"PrimaryKeyVaultUri":   view.primary,
+		"SecondaryKeyVaultUri": view.secondary,
 		"RecoveryEnabled":      false,
-		"Status":               status,
-		"RegistrationProgress": progress,
+		"Status":               view.status,
+		"RegistrationProgress": view.progress,
 	}))
 }
 
 // rollKey begins a roll for the API.
 func (w *World) rollKey(g *geo, q query, c *call, now time.Time) answer {
-	to, bad := w.mayRoll(g, c.keys, q.version, now)
+	to, bad := w.mayRoll(g, q.slot, c.keys, q.version, now)
 	if bad != nil {
 		return bad.answer()
-	}
-	if held := g.slots[q.slot]; held != nil {
-		if err := held.unwrap(); err != nil {
-			return csomError{"Microsoft.SharePoint.SPException", -2146232832, "The key cannot be used: " + err.Error() + "."}.answer()
-		}
 	}
 	if other := g.slots[1-q.slot]; other != nil && other.key == to.key {
 		w.violation(c, "key "+to.key.ref()+" would be in both slots", now)
@@ -158,7 +154,7 @@ func (w *World) rollKey(g *geo, q query, c *call, now time.Time) answer {
 }
 
 // mayRoll checks what SharePoint checks before a roll.
-func (w *World) mayRoll(g *geo, keys []*key, versionID string, now time.Time) (*version, *csomError) {
+func (w *World) mayRoll(g *geo, slot int, keys []*key, versionID string, now time.Time) (*version, *csomError) {
 	if status, _ := g.seen(now); status != StatusRegistered && (!w.trap || status != StatusRolling) {
 		return nil, &csomError{"System.InvalidOperationException", -2146233079,
 			"The operation is not valid while the data encryption policy of this geography is in state " + statusNames()[status] + "."}
@@ -167,6 +163,9 @@ func (w *World) mayRoll(g *geo, keys []*key, versionID string, now time.Time) (*
 		return nil, &csomError{"System.ArgumentException", -2147024809, "The key vault or the key was not found."}
 	}
 	to, err := keys[0].serve(versionID, now)
+	if held := g.slots[slot]; err == nil && held != nil {
+		err = held.unwrap()
+	}
 	if err != nil {
 		return nil, &csomError{"Microsoft.SharePoint.SPException", -2146232832, "The key cannot be used: " + err.Error() + "."}
 	}

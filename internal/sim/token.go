@@ -80,7 +80,7 @@ func (w *World) claims(a *app, t *tenant, aud, acr string, roles []string) token
 	now := w.Wall()
 	c := tokenClaims{Aud: aud, Iss: "https://sts.windows.net/" + t.id + "/",
 		Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(w.lifetime).Unix(),
-		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: newVersionID(), Ver: "1.0"}
+		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: w.tokenID(), Ver: "1.0"}
 	if a.managed != nil {
 		c.Sub = a.managed.ObjectID
 	}

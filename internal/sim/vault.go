@@ -50,6 +50,7 @@ type version struct {
 	ops              []string
 	platform         string // hsmPlatform
 	enabled          bool
+	listed           bool // a list has shown it
 	created, updated int64
 	nbf, exp         *int64
 	tags             map[string]string

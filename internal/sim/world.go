@@ -36,6 +36,10 @@ type World struct {
 	apps     map[string]*app   // by lower-case client id
 	signing  func() (*rsa.PrivateKey, error)
 	trap     bool
+	issued   uint64 // tokens so far
+	revoked  []revocation
+
+	randomSeed uint64 // of faults with a probability
 
 	faults   []*fault
 	faultSeq int
