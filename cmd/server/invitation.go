@@ -31,6 +31,8 @@ func (i invitation) print(rollID string) {
 		say("# This roll, and its audit entries:")
 		say(`curl -s -H "Authorization: Bearer $RITA" $KEYROLL/v1/rolls/$ROLL`)
 		say(`curl -s -H "Authorization: Bearer $ADA" $KEYROLL/v1/rolls/$ROLL/events`)
+		say("# What an auditor takes away of it (a zip):")
+		say(`curl -sOJ -H "Authorization: Bearer $ADA" $KEYROLL/v1/rolls/$ROLL/evidence`)
 	}
 	say("# Every key version that must stay:")
 	say(`curl -s -H "Authorization: Bearer $ADA" $KEYROLL/v1/tenants/$TENANT/key-versions`)
@@ -47,6 +49,8 @@ func (i invitation) print(rollID string) {
 	say(`curl -s -H "Authorization: Bearer $ARNO" -H "If-Match: $ETAG" \`)
 	say(`  -H "Content-Type: application/json" $KEYROLL/v1/rolls/$ROLL/approve \`)
 	say(`  -d '{"plan_hash":"'$HASH'"}'`)
+	say("# ... followed live (Ctrl-C ends it):")
+	say(`curl -sN -H "Authorization: Bearer $RITA" -H "Accept: text/event-stream" $KEYROLL/v1/rolls/$ROLL/events`)
 	say("# ... and how far it is:")
 	say(`curl -s -H "Authorization: Bearer $RITA" $KEYROLL/v1/rolls/$ROLL | grep -o '"next_action":"[^"]*"'`)
 	say("curl -s $SIMULATORS/witness | grep -A 3 versions_created")

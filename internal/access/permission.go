@@ -23,6 +23,7 @@ const (
 	RetryRoll              Action = "roll.retry"
 	ReplanRoll             Action = "roll.replan"
 	AbandonRoll            Action = "roll.abandon"
+	ExportAudit            Action = "audit.export"
 )
 
 // Rule says who may do an action: any one of the roles, and with PersonOnly no
@@ -50,6 +51,7 @@ func Rules() []Rule {
 		{RetryRoll, []Role{Requester, Operator}, false},
 		{ReplanRoll, []Role{Requester, Operator}, false},
 		{AbandonRoll, []Role{Approver, Operator}, true},
+		{ExportAudit, []Role{Auditor}, false},
 	}
 }
 

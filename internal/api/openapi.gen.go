@@ -728,6 +728,37 @@ type Key struct {
 	VaultURL VaultURL `json:"vault_url"`
 }
 
+// KeyAge How old a root key's newest version is.
+type KeyAge struct {
+	// AgeDays Whole days since the newest version was made.
+	AgeDays int `json:"age_days"`
+
+	// Key An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Key ID `json:"key"`
+
+	// LastRollID The last roll of the key that succeeded.
+	LastRollID      string    `json:"last_roll_id,omitempty,omitzero"`
+	LastRolledAt    time.Time `json:"last_rolled_at,omitempty,omitzero"`
+	Name            string    `json:"name"`
+	NewestVersion   string    `json:"newest_version"`
+	NewestVersionAt time.Time `json:"newest_version_at"`
+	Policies        []ID      `json:"policies"`
+
+	// TenantID A UUID in lower case.
+	TenantID   UUID   `json:"tenant_id"`
+	TenantName string `json:"tenant_name"`
+	VaultURL   string `json:"vault_url"`
+}
+
+// KeyAgeList defines model for KeyAgeList.
+type KeyAgeList struct {
+	// Items One page.
+	Items []KeyAge `json:"items"`
+
+	// NextCursor Give it as `cursor` to read the next page; left out on the last page.
+	NextCursor NextCursor `json:"next_cursor,omitempty,omitzero"`
+}
+
 // KeyName The key's name in its vault.
 type KeyName = string
 
@@ -1565,6 +1596,60 @@ type RollID = UUID
 // TenantID A UUID in lower case.
 type TenantID = UUID
 
+// ExportAuditParams defines parameters for ExportAudit.
+type ExportAuditParams struct {
+	// TenantID Only this tenant.
+	TenantID UUID `form:"tenant_id,omitempty" json:"tenant_id,omitempty,omitzero"`
+
+	// RollID Only entries of this roll.
+	RollID UUID `form:"roll_id,omitempty" json:"roll_id,omitempty,omitzero"`
+
+	// Since Only from this time on.
+	Since time.Time `form:"since,omitempty" json:"since,omitempty,omitzero"`
+
+	// Until Only before this time.
+	Until time.Time `form:"until,omitempty" json:"until,omitempty,omitzero"`
+}
+
+// ExportKeyAgesParams defines parameters for ExportKeyAges.
+type ExportKeyAgesParams struct {
+	// TenantID Only this tenant.
+	TenantID UUID `form:"tenant_id,omitempty" json:"tenant_id,omitempty,omitzero"`
+
+	// NotRolledForDays Only keys whose newest version is older than so many days; without it, all keys.
+	NotRolledForDays int `form:"not_rolled_for_days,omitempty" json:"not_rolled_for_days,omitempty,omitzero"`
+}
+
+// ExportRollsParams defines parameters for ExportRolls.
+type ExportRollsParams struct {
+	// TenantID Only this tenant.
+	TenantID UUID `form:"tenant_id,omitempty" json:"tenant_id,omitempty,omitzero"`
+
+	// State Only rolls in this state.
+	State RollState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+
+	// Since Only from this time on.
+	Since time.Time `form:"since,omitempty" json:"since,omitempty,omitzero"`
+
+	// Until Only before this time.
+	Until time.Time `form:"until,omitempty" json:"until,omitempty,omitzero"`
+}
+
+// ListKeyAgesParams defines parameters for ListKeyAges.
+type ListKeyAgesParams struct {
+	// Limit At most this many items; 50 where left out.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of the page before, unchanged, with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// TenantID Only this tenant.
+	TenantID UUID `form:"tenant_id,omitempty" json:"tenant_id,omitempty,omitzero"`
+
+	// NotRolledForDays Only keys whose newest version is older than so many days; without it, all keys.
+	NotRolledForDays int `form:"not_rolled_for_days,omitempty" json:"not_rolled_for_days,omitempty,omitzero"`
+}
+
 // ListRollsParams defines parameters for ListRolls.
 type ListRollsParams struct {
 	// Limit At most this many items; 50 where left out.
@@ -1706,9 +1791,21 @@ type ServerInterface interface {
 	// GetReadiness Can the process serve requests?
 	// (GET /readyz)
 	GetReadiness(w http.ResponseWriter, r *http.Request)
+	// ExportAudit Export the audit log as CSV
+	// (GET /v1/exports/audit)
+	ExportAudit(w http.ResponseWriter, r *http.Request, params ExportAuditParams)
+	// ExportKeyAges Export the key-age report as CSV
+	// (GET /v1/exports/key-ages)
+	ExportKeyAges(w http.ResponseWriter, r *http.Request, params ExportKeyAgesParams)
+	// ExportRolls Export rolls as CSV
+	// (GET /v1/exports/rolls)
+	ExportRolls(w http.ResponseWriter, r *http.Request, params ExportRollsParams)
 	// CreatePlan Plan a roll without beginning it
 	// (POST /v1/plans)
 	CreatePlan(w http.ResponseWriter, r *http.Request)
+	// ListKeyAges Report the keys that were not rolled in so many days
+	// (GET /v1/reports/key-ages)
+	ListKeyAges(w http.ResponseWriter, r *http.Request, params ListKeyAgesParams)
 	// ListRolls List rolls
 	// (GET /v1/rolls)
 	ListRolls(w http.ResponseWriter, r *http.Request, params ListRollsParams)
@@ -1730,6 +1827,9 @@ type ServerInterface interface {
 	// ListRollEvents List what happened to a roll, or follow it
 	// (GET /v1/rolls/{roll_id}/events)
 	ListRollEvents(w http.ResponseWriter, r *http.Request, rollID RollID, params ListRollEventsParams)
+	// GetRollEvidence Take a roll's evidence away
+	// (GET /v1/rolls/{roll_id}/evidence)
+	GetRollEvidence(w http.ResponseWriter, r *http.Request, rollID RollID)
 	// RejectRoll Refuse a roll
 	// (POST /v1/rolls/{roll_id}/reject)
 	RejectRoll(w http.ResponseWriter, r *http.Request, rollID RollID, params RejectRollParams)
@@ -1775,9 +1875,33 @@ func (_ Unimplemented) GetReadiness(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
+// ExportAudit Export the audit log as CSV
+// (GET /v1/exports/audit)
+func (_ Unimplemented) ExportAudit(w http.ResponseWriter, r *http.Request, params ExportAuditParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ExportKeyAges Export the key-age report as CSV
+// (GET /v1/exports/key-ages)
+func (_ Unimplemented) ExportKeyAges(w http.ResponseWriter, r *http.Request, params ExportKeyAgesParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ExportRolls Export rolls as CSV
+// (GET /v1/exports/rolls)
+func (_ Unimplemented) ExportRolls(w http.ResponseWriter, r *http.Request, params ExportRollsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
 // CreatePlan Plan a roll without beginning it
 // (POST /v1/plans)
 func (_ Unimplemented) CreatePlan(w http.ResponseWriter, r *http.Request) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListKeyAges Report the keys that were not rolled in so many days
+// (GET /v1/reports/key-ages)
+func (_ Unimplemented) ListKeyAges(w http.ResponseWriter, r *http.Request, params ListKeyAgesParams) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1820,6 +1944,12 @@ func (_ Unimplemented) CancelRoll(w http.ResponseWriter, r *http.Request, rollID
 // ListRollEvents List what happened to a roll, or follow it
 // (GET /v1/rolls/{roll_id}/events)
 func (_ Unimplemented) ListRollEvents(w http.ResponseWriter, r *http.Request, rollID RollID, params ListRollEventsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetRollEvidence Take a roll's evidence away
+// (GET /v1/rolls/{roll_id}/evidence)
+func (_ Unimplemented) GetRollEvidence(w http.ResponseWriter, r *http.Request, rollID RollID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -1914,11 +2044,273 @@ func (siw *ServerInterfaceWrapper) GetReadiness(w http.ResponseWriter, r *http.R
 	handler.ServeHTTP(w, r)
 }
 
+// ExportAudit operation middleware
+func (siw *ServerInterfaceWrapper) ExportAudit(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportAuditParams
+
+	// ------------- Optional query parameter "tenant_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenant_id", r.URL.Query(), &params.TenantID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tenant_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "roll_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "roll_id", r.URL.Query(), &params.RollID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "roll_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "roll_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", r.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "until"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "until", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportAudit(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportKeyAges operation middleware
+func (siw *ServerInterfaceWrapper) ExportKeyAges(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportKeyAgesParams
+
+	// ------------- Optional query parameter "tenant_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenant_id", r.URL.Query(), &params.TenantID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tenant_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "not_rolled_for_days" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "not_rolled_for_days", r.URL.Query(), &params.NotRolledForDays, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "not_rolled_for_days"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "not_rolled_for_days", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportKeyAges(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ExportRolls operation middleware
+func (siw *ServerInterfaceWrapper) ExportRolls(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportRollsParams
+
+	// ------------- Optional query parameter "tenant_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenant_id", r.URL.Query(), &params.TenantID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tenant_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "since" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "since", r.URL.Query(), &params.Since, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "since"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "since", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "until" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "until", r.URL.Query(), &params.Until, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "until"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "until", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ExportRolls(w, r, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // CreatePlan operation middleware
 func (siw *ServerInterfaceWrapper) CreatePlan(w http.ResponseWriter, r *http.Request) {
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.CreatePlan(w, r)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ListKeyAges operation middleware
+func (siw *ServerInterfaceWrapper) ListKeyAges(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListKeyAgesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "tenant_id" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tenant_id", r.URL.Query(), &params.TenantID, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "tenant_id"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "not_rolled_for_days" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "not_rolled_for_days", r.URL.Query(), &params.NotRolledForDays, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "not_rolled_for_days"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "not_rolled_for_days", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListKeyAges(w, r, params)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2309,6 +2701,32 @@ func (siw *ServerInterfaceWrapper) ListRollEvents(w http.ResponseWriter, r *http
 
 	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		siw.Handler.ListRollEvents(w, r, rollID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetRollEvidence operation middleware
+func (siw *ServerInterfaceWrapper) GetRollEvidence(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "roll_id" -------------
+	var rollID RollID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "roll_id", chi.URLParam(r, "roll_id"), &rollID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "roll_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetRollEvidence(w, r, rollID)
 	}))
 
 	for _, middleware := range siw.HandlerMiddlewares {
@@ -2831,7 +3249,19 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Get(options.BaseURL+"/readyz", wrapper.GetReadiness)
 	})
 	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/exports/audit", wrapper.ExportAudit)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/exports/key-ages", wrapper.ExportKeyAges)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/exports/rolls", wrapper.ExportRolls)
+	})
+	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/plans", wrapper.CreatePlan)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/reports/key-ages", wrapper.ListKeyAges)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/rolls", wrapper.ListRolls)
@@ -2853,6 +3283,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/rolls/{roll_id}/events", wrapper.ListRollEvents)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/rolls/{roll_id}/evidence", wrapper.GetRollEvidence)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/rolls/{roll_id}/reject", wrapper.RejectRoll)
@@ -2927,6 +3360,108 @@ func (response GetReadiness200JSONResponse) VisitGetReadinessResponse(w http.Res
 	return err
 }
 
+type ExportAuditRequestObject struct {
+	Params ExportAuditParams
+}
+
+type ExportAuditResponseObject interface {
+	VisitExportAuditResponse(w http.ResponseWriter) error
+}
+
+type ExportAudit200ResponseHeaders struct {
+	ContentDisposition string
+}
+
+type ExportAudit200TextCsvResponse struct {
+	Body          io.Reader
+	Headers       ExportAudit200ResponseHeaders
+	ContentLength int64
+}
+
+func (response ExportAudit200TextCsvResponse) VisitExportAuditResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportKeyAgesRequestObject struct {
+	Params ExportKeyAgesParams
+}
+
+type ExportKeyAgesResponseObject interface {
+	VisitExportKeyAgesResponse(w http.ResponseWriter) error
+}
+
+type ExportKeyAges200ResponseHeaders struct {
+	ContentDisposition string
+}
+
+type ExportKeyAges200TextCsvResponse struct {
+	Body          io.Reader
+	Headers       ExportKeyAges200ResponseHeaders
+	ContentLength int64
+}
+
+func (response ExportKeyAges200TextCsvResponse) VisitExportKeyAgesResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
+type ExportRollsRequestObject struct {
+	Params ExportRollsParams
+}
+
+type ExportRollsResponseObject interface {
+	VisitExportRollsResponse(w http.ResponseWriter) error
+}
+
+type ExportRolls200ResponseHeaders struct {
+	ContentDisposition string
+}
+
+type ExportRolls200TextCsvResponse struct {
+	Body          io.Reader
+	Headers       ExportRolls200ResponseHeaders
+	ContentLength int64
+}
+
+func (response ExportRolls200TextCsvResponse) VisitExportRollsResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "text/csv")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
+}
+
 type CreatePlanRequestObject struct {
 	Body *CreatePlanJSONRequestBody
 }
@@ -2938,6 +3473,28 @@ type CreatePlanResponseObject interface {
 type CreatePlan200JSONResponse Plan
 
 func (response CreatePlan200JSONResponse) VisitCreatePlanResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListKeyAgesRequestObject struct {
+	Params ListKeyAgesParams
+}
+
+type ListKeyAgesResponseObject interface {
+	VisitListKeyAgesResponse(w http.ResponseWriter) error
+}
+
+type ListKeyAges200JSONResponse KeyAgeList
+
+func (response ListKeyAges200JSONResponse) VisitListKeyAgesResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response); err != nil {
@@ -3216,6 +3773,40 @@ func (response ListRollEvents200TextEventStreamResponse) VisitListRollEventsResp
 			return err
 		}
 	}
+}
+
+type GetRollEvidenceRequestObject struct {
+	RollID RollID `json:"roll_id"`
+}
+
+type GetRollEvidenceResponseObject interface {
+	VisitGetRollEvidenceResponse(w http.ResponseWriter) error
+}
+
+type GetRollEvidence200ResponseHeaders struct {
+	ContentDisposition string
+}
+
+type GetRollEvidence200ApplicationZipResponse struct {
+	Body          io.Reader
+	Headers       GetRollEvidence200ResponseHeaders
+	ContentLength int64
+}
+
+func (response GetRollEvidence200ApplicationZipResponse) VisitGetRollEvidenceResponse(w http.ResponseWriter) error {
+
+	w.Header().Set("Content-Type", "application/zip")
+	if response.ContentLength != 0 {
+		w.Header().Set("Content-Length", fmt.Sprint(response.ContentLength))
+	}
+	w.Header().Set("Content-Disposition", fmt.Sprint(response.Headers.ContentDisposition))
+	w.WriteHeader(200)
+
+	if closer, ok := response.Body.(io.ReadCloser); ok {
+		defer closer.Close()
+	}
+	_, err := io.Copy(w, response.Body)
+	return err
 }
 
 type RejectRollRequestObject struct {
@@ -3519,9 +4110,21 @@ type StrictServerInterface interface {
 	// GetReadiness Can the process serve requests?
 	// (GET /readyz)
 	GetReadiness(ctx context.Context, request GetReadinessRequestObject) (GetReadinessResponseObject, error)
+	// ExportAudit Export the audit log as CSV
+	// (GET /v1/exports/audit)
+	ExportAudit(ctx context.Context, request ExportAuditRequestObject) (ExportAuditResponseObject, error)
+	// ExportKeyAges Export the key-age report as CSV
+	// (GET /v1/exports/key-ages)
+	ExportKeyAges(ctx context.Context, request ExportKeyAgesRequestObject) (ExportKeyAgesResponseObject, error)
+	// ExportRolls Export rolls as CSV
+	// (GET /v1/exports/rolls)
+	ExportRolls(ctx context.Context, request ExportRollsRequestObject) (ExportRollsResponseObject, error)
 	// CreatePlan Plan a roll without beginning it
 	// (POST /v1/plans)
 	CreatePlan(ctx context.Context, request CreatePlanRequestObject) (CreatePlanResponseObject, error)
+	// ListKeyAges Report the keys that were not rolled in so many days
+	// (GET /v1/reports/key-ages)
+	ListKeyAges(ctx context.Context, request ListKeyAgesRequestObject) (ListKeyAgesResponseObject, error)
 	// ListRolls List rolls
 	// (GET /v1/rolls)
 	ListRolls(ctx context.Context, request ListRollsRequestObject) (ListRollsResponseObject, error)
@@ -3543,6 +4146,9 @@ type StrictServerInterface interface {
 	// ListRollEvents List what happened to a roll, or follow it
 	// (GET /v1/rolls/{roll_id}/events)
 	ListRollEvents(ctx context.Context, request ListRollEventsRequestObject) (ListRollEventsResponseObject, error)
+	// GetRollEvidence Take a roll's evidence away
+	// (GET /v1/rolls/{roll_id}/evidence)
+	GetRollEvidence(ctx context.Context, request GetRollEvidenceRequestObject) (GetRollEvidenceResponseObject, error)
 	// RejectRoll Refuse a roll
 	// (POST /v1/rolls/{roll_id}/reject)
 	RejectRoll(ctx context.Context, request RejectRollRequestObject) (RejectRollResponseObject, error)
@@ -3659,6 +4265,84 @@ func (sh *strictHandler) GetReadiness(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// ExportAudit operation middleware
+func (sh *strictHandler) ExportAudit(w http.ResponseWriter, r *http.Request, params ExportAuditParams) {
+	var request ExportAuditRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportAudit(ctx, request.(ExportAuditRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportAudit")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportAuditResponseObject); ok {
+		if err := validResponse.VisitExportAuditResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportKeyAges operation middleware
+func (sh *strictHandler) ExportKeyAges(w http.ResponseWriter, r *http.Request, params ExportKeyAgesParams) {
+	var request ExportKeyAgesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportKeyAges(ctx, request.(ExportKeyAgesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportKeyAges")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportKeyAgesResponseObject); ok {
+		if err := validResponse.VisitExportKeyAgesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ExportRolls operation middleware
+func (sh *strictHandler) ExportRolls(w http.ResponseWriter, r *http.Request, params ExportRollsParams) {
+	var request ExportRollsRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ExportRolls(ctx, request.(ExportRollsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ExportRolls")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ExportRollsResponseObject); ok {
+		if err := validResponse.VisitExportRollsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
 // CreatePlan operation middleware
 func (sh *strictHandler) CreatePlan(w http.ResponseWriter, r *http.Request) {
 	var request CreatePlanRequestObject
@@ -3683,6 +4367,32 @@ func (sh *strictHandler) CreatePlan(w http.ResponseWriter, r *http.Request) {
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(CreatePlanResponseObject); ok {
 		if err := validResponse.VisitCreatePlanResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListKeyAges operation middleware
+func (sh *strictHandler) ListKeyAges(w http.ResponseWriter, r *http.Request, params ListKeyAgesParams) {
+	var request ListKeyAgesRequestObject
+
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListKeyAges(ctx, request.(ListKeyAgesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListKeyAges")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListKeyAgesResponseObject); ok {
+		if err := validResponse.VisitListKeyAgesResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {
@@ -3895,6 +4605,32 @@ func (sh *strictHandler) ListRollEvents(w http.ResponseWriter, r *http.Request, 
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(ListRollEventsResponseObject); ok {
 		if err := validResponse.VisitListRollEventsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetRollEvidence operation middleware
+func (sh *strictHandler) GetRollEvidence(w http.ResponseWriter, r *http.Request, rollID RollID) {
+	var request GetRollEvidenceRequestObject
+
+	request.RollID = rollID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetRollEvidence(ctx, request.(GetRollEvidenceRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetRollEvidence")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetRollEvidenceResponseObject); ok {
+		if err := validResponse.VisitGetRollEvidenceResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

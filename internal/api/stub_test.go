@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -14,6 +15,8 @@ import (
 
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/api"
+	"github.com/keyroll/keyroll/internal/evidence"
+	"github.com/keyroll/keyroll/internal/roll"
 )
 
 const (
@@ -258,4 +261,27 @@ func problem(t *testing.T, rec *httptest.ResponseRecorder) api.Problem {
 		t.Errorf("problem %+v does not fit its answer", p)
 	}
 	return p
+}
+
+func (s *stub) GetRollEvidence(_ context.Context, r api.GetRollEvidenceRequestObject) (api.GetRollEvidenceResponseObject, error) {
+	var zipped bytes.Buffer
+	err := evidence.Of(roll.Roll{ID: someRoll}).Write(&zipped)
+	return api.GetRollEvidence200ApplicationZipResponse{Body: &zipped, ContentLength: int64(zipped.Len()),
+		Headers: api.GetRollEvidence200ResponseHeaders{ContentDisposition: "attachment"}}, errors.Join(err, s.act(r))
+}
+
+func (s *stub) ExportRolls(_ context.Context, r api.ExportRollsRequestObject) (api.ExportRollsResponseObject, error) {
+	return api.ExportRolls200TextCsvResponse{Body: strings.NewReader("id\r\n"), Headers: api.ExportRolls200ResponseHeaders{ContentDisposition: "attachment"}}, s.act(r)
+}
+
+func (s *stub) ExportAudit(_ context.Context, r api.ExportAuditRequestObject) (api.ExportAuditResponseObject, error) {
+	return api.ExportAudit200TextCsvResponse{Body: strings.NewReader("id\r\n"), Headers: api.ExportAudit200ResponseHeaders{ContentDisposition: "attachment"}}, s.act(r)
+}
+
+func (s *stub) ExportKeyAges(_ context.Context, r api.ExportKeyAgesRequestObject) (api.ExportKeyAgesResponseObject, error) {
+	return api.ExportKeyAges200TextCsvResponse{Body: strings.NewReader("id\r\n"), Headers: api.ExportKeyAges200ResponseHeaders{ContentDisposition: "attachment"}}, s.act(r)
+}
+
+func (s *stub) ListKeyAges(_ context.Context, r api.ListKeyAgesRequestObject) (api.ListKeyAgesResponseObject, error) {
+	return api.ListKeyAges200JSONResponse{Items: []api.KeyAge{}}, s.act(r)
 }
