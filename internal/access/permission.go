@@ -13,6 +13,8 @@ type Action string
 const (
 	ReadTenants            Action = "tenant.read"
 	WriteTenants           Action = "tenant.write"
+	ApproveTenantChange    Action = "tenant_change.approve"
+	RejectTenantChange     Action = "tenant_change.reject"
 	ReleaseSharePointLease Action = "sharepoint_lease.release"
 	MakePlan               Action = "plan.make"
 	ReadRolls              Action = "roll.read"
@@ -40,6 +42,8 @@ func Rules() []Rule {
 	return []Rule{
 		{ReadTenants, Roles(), false},
 		{WriteTenants, []Role{Admin}, false},
+		{ApproveTenantChange, []Role{Admin}, true},
+		{RejectTenantChange, []Role{Admin}, true},
 		{ReleaseSharePointLease, []Role{Operator, Admin}, true},
 		// A dry run calls Microsoft with the tenant's credential, so it is more than reading.
 		{MakePlan, []Role{Requester, Approver, Operator, Admin}, false},

@@ -14,6 +14,7 @@ import (
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/api"
 	"github.com/keyroll/keyroll/internal/roll"
+	"github.com/keyroll/keyroll/internal/store"
 )
 
 const (
@@ -32,6 +33,10 @@ func goodRequests() map[string][]string {
 		"putTenant":              {"PUT", tenantPath, tenantBody, "If-None-Match", "*"},
 		"retireTenant":           {"POST", tenantPath + "/retire", reasonBody},
 		"listKeyVersions":        {"GET", tenantPath + "/key-versions?key=spo-a&state=enabled", ""},
+		"listTenantChanges":      {"GET", tenantPath + "/changes?state=pending", ""},
+		"getTenantChange":        {"GET", tenantPath + "/changes/" + someRoll, ""},
+		"approveTenantChange":    {"POST", tenantPath + "/changes/" + someRoll + "/approve", `{"hash":"` + someHash + `","comment":"agreed"}`},
+		"rejectTenantChange":     {"POST", tenantPath + "/changes/" + someRoll + "/reject", reasonBody},
 		"releaseSharePointLease": {"POST", tenantPath + "/sharepoint-lease/release", `{"reason":"the operation ended","scope":"geo:NAM"}`},
 		"createPlan":             {"POST", "/v1/plans", `{"tenant_id":"` + someTenant + `","policies":["spo"]}`},
 		"createRoll":             {"POST", "/v1/rolls", rollBody, "Idempotency-Key", "k-1"},
@@ -154,15 +159,16 @@ func TestSchemasAreClosed(t *testing.T) {
 func TestWordsAreThoseOfTheCode(t *testing.T) {
 	doc, _ := loadContract(t)
 	for name, want := range map[string][]string{
-		"RollState":    words(roll.States()),
-		"StepState":    words(roll.StepStates()),
-		"StepKind":     words(roll.StepKinds()),
-		"Workload":     words(roll.Workloads()),
-		"Evidence":     words([]roll.Evidence{roll.Confirmed, roll.InUse, roll.Accepted, roll.Attested, roll.Unknown}),
-		"ReasonCode":   roll.ReasonCodes(),
-		"Slot":         words([]roll.Slot{roll.Primary, roll.Secondary}),
-		"ProblemCode":  api.ProblemCodes(),
-		"FindingLevel": words(roll.Levels()),
+		"RollState":         words(roll.States()),
+		"StepState":         words(roll.StepStates()),
+		"StepKind":          words(roll.StepKinds()),
+		"Workload":          words(roll.Workloads()),
+		"Evidence":          words([]roll.Evidence{roll.Confirmed, roll.InUse, roll.Accepted, roll.Attested, roll.Unknown}),
+		"ReasonCode":        roll.ReasonCodes(),
+		"Slot":              words([]roll.Slot{roll.Primary, roll.Secondary}),
+		"ProblemCode":       api.ProblemCodes(),
+		"TenantChangeState": store.ChangeStates(),
+		"FindingLevel":      words(roll.Levels()),
 	} {
 		var got []string
 		for _, v := range doc.Components.Schemas[name].Value.Enum {

@@ -182,6 +182,8 @@ func TestKnownErrors(t *testing.T) {
 		"key running":      {store.ErrKeyRunning, 409, api.ProblemCodeIdempotencyKeyInUse, ""},
 		"stale":            {store.ErrStale, 409, api.ProblemCodeConflict, ""},
 		"not found":        {store.ErrNotFound, 404, api.ProblemCodeNotFound, ""},
+		"change stale":     {&control.ChangeEnded{Change: store.TenantChange{ID: someRoll, State: store.ChangeStale}}, 409, api.ProblemCodeChangeStale, "is stale"},
+		"change ended":     {&control.ChangeEnded{Change: store.TenantChange{ID: someRoll, State: store.ChangeExpired}}, 409, api.ProblemCodeWrongState, "is expired"},
 		"denied":           {access.Allowed(access.Principal{}, access.ApproveRoll), 403, api.ProblemCodeForbidden, "role approver"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -170,6 +170,7 @@ const (
 	ProblemCodeAvailabilityKey        ProblemCode = "availability_key"
 	ProblemCodeBadCursor              ProblemCode = "bad_cursor"
 	ProblemCodeBodyTooLarge           ProblemCode = "body_too_large"
+	ProblemCodeChangeStale            ProblemCode = "change_stale"
 	ProblemCodeConflict               ProblemCode = "conflict"
 	ProblemCodeDuplicateMember        ProblemCode = "duplicate_member"
 	ProblemCodeForbidden              ProblemCode = "forbidden"
@@ -212,6 +213,8 @@ func (e ProblemCode) Valid() bool {
 	case ProblemCodeBadCursor:
 		return true
 	case ProblemCodeBodyTooLarge:
+		return true
+	case ProblemCodeChangeStale:
 		return true
 	case ProblemCodeConflict:
 		return true
@@ -518,6 +521,33 @@ func (e StepState) Valid() bool {
 	}
 }
 
+// Defines values for TenantChangeState.
+const (
+	TenantChangeStateApproved TenantChangeState = "approved"
+	TenantChangeStateExpired  TenantChangeState = "expired"
+	TenantChangeStatePending  TenantChangeState = "pending"
+	TenantChangeStateRejected TenantChangeState = "rejected"
+	TenantChangeStateStale    TenantChangeState = "stale"
+)
+
+// Valid indicates whether the value is a known member of the TenantChangeState enum.
+func (e TenantChangeState) Valid() bool {
+	switch e {
+	case TenantChangeStateApproved:
+		return true
+	case TenantChangeStateExpired:
+		return true
+	case TenantChangeStatePending:
+		return true
+	case TenantChangeStateRejected:
+		return true
+	case TenantChangeStateStale:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TenantDeclarationApproval.
 const (
 	TenantDeclarationApprovalNotRequired TenantDeclarationApproval = "not_required"
@@ -651,6 +681,15 @@ type Attention struct {
 
 	// Step The number of the halted step.
 	Step int `json:"step,omitempty,omitzero"`
+}
+
+// ChangeApproval The change that you have read.
+type ChangeApproval struct {
+	// Comment For the audit log.
+	Comment string `json:"comment,omitempty,omitzero"`
+
+	// Hash Its hash.
+	Hash string `json:"hash"`
 }
 
 // Duration Numbers with a unit (`h`, `m`, `s` or `ms`), such as `24h` or `1h30m`; `0s` is none.
@@ -1492,6 +1531,56 @@ type Tenant struct {
 	Version int64 `json:"version"`
 }
 
+// TenantChange A declaration that weakens what holds, and that takes two people.
+type TenantChange struct {
+	// BaseVersion The version of the tenant that it replaces; 0 for one that is not declared yet.
+	BaseVersion int64 `json:"base_version"`
+
+	// Comment Why it was approved or rejected.
+	Comment   string    `json:"comment,omitempty,omitzero"`
+	DecidedAt time.Time `json:"decided_at,omitempty,omitzero"`
+
+	// DecidedBy Who acts; the immutable subject of a token, or `keyroll` for the service itself.
+	DecidedBy Subject `json:"decided_by,omitempty,omitzero"`
+
+	// Declaration The keys and policies of a tenant, and how it wants them rolled.
+	Declaration TenantDeclaration `json:"declaration"`
+
+	// ExpiresAt Until when it may be confirmed.
+	ExpiresAt time.Time `json:"expires_at"`
+
+	// Hash SHA-256 over the canonical JSON of the declaration and base_version.
+	Hash string `json:"hash"`
+
+	// ID A UUID in lower case.
+	ID          UUID      `json:"id"`
+	NextAction  string    `json:"next_action"`
+	RequestedAt time.Time `json:"requested_at"`
+
+	// RequestedBy Who acts; the immutable subject of a token, or `keyroll` for the service itself.
+	RequestedBy Subject `json:"requested_by"`
+
+	// State `pending` waits for a second person; the others are final: `approved`, `rejected`, `stale` (the tenant was
+	// declared anew meanwhile) and `expired`.
+	State TenantChangeState `json:"state"`
+
+	// TenantID A UUID in lower case.
+	TenantID UUID        `json:"tenant_id"`
+	Weakens  []Weakening `json:"weakens"`
+}
+
+// TenantChangeList One page of changes.
+type TenantChangeList struct {
+	Items []TenantChange `json:"items"`
+
+	// NextCursor Give it as `cursor` to read the next page; left out on the last page.
+	NextCursor NextCursor `json:"next_cursor,omitempty,omitzero"`
+}
+
+// TenantChangeState `pending` waits for a second person; the others are final: `approved`, `rejected`, `stale` (the tenant was
+// declared anew meanwhile) and `expired`.
+type TenantChangeState string
+
 // TenantDeclaration The keys and policies of a tenant, and how it wants them rolled.
 type TenantDeclaration struct {
 	// Approval Whether a second person must approve each roll; `required` where left out.
@@ -1575,8 +1664,26 @@ type VersionWanted = string
 // veto that may not be is refused with 422. A veto that is milder than before takes a second person.
 type Vetoes map[string]string
 
+// Weakening One thing that a declaration weakens.
+type Weakening struct {
+	// From What holds; empty where nothing does.
+	From string `json:"from"`
+
+	// Pointer Where in the declaration; keys and geos by their id.
+	Pointer string `json:"pointer"`
+
+	// To What would hold; empty where nothing would.
+	To string `json:"to"`
+
+	// What What it means, for people.
+	What string `json:"what"`
+}
+
 // Workload What a data encryption policy covers.
 type Workload string
+
+// ChangeID A UUID in lower case.
+type ChangeID = UUID
 
 // Cursor defines model for Cursor.
 type Cursor = string
@@ -1735,6 +1842,18 @@ type PutTenantParams struct {
 // PutTenantParamsIfNoneMatch defines parameters for PutTenant.
 type PutTenantParamsIfNoneMatch string
 
+// ListTenantChangesParams defines parameters for ListTenantChanges.
+type ListTenantChangesParams struct {
+	// Limit At most this many items; 50 where left out.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of the page before, unchanged, with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+
+	// State Only changes in this state.
+	State TenantChangeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+}
+
 // ListKeyVersionsParams defines parameters for ListKeyVersions.
 type ListKeyVersionsParams struct {
 	// Limit At most this many items; 50 where left out.
@@ -1776,6 +1895,12 @@ type RetryRollJSONRequestBody = RetryRequest
 
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDeclaration
+
+// ApproveTenantChangeJSONRequestBody defines body for ApproveTenantChange for application/json ContentType.
+type ApproveTenantChangeJSONRequestBody = ChangeApproval
+
+// RejectTenantChangeJSONRequestBody defines body for RejectTenantChange for application/json ContentType.
+type RejectTenantChangeJSONRequestBody = ReasonText
 
 // RetireTenantJSONRequestBody defines body for RetireTenant for application/json ContentType.
 type RetireTenantJSONRequestBody = ReasonText
@@ -1848,6 +1973,18 @@ type ServerInterface interface {
 	// PutTenant Declare a tenant, or replace its declaration
 	// (PUT /v1/tenants/{tenant_id})
 	PutTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID, params PutTenantParams)
+	// ListTenantChanges List the declarations that needed a second person
+	// (GET /v1/tenants/{tenant_id}/changes)
+	ListTenantChanges(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListTenantChangesParams)
+	// GetTenantChange Read a declaration that needed a second person
+	// (GET /v1/tenants/{tenant_id}/changes/{change_id})
+	GetTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID)
+	// ApproveTenantChange Confirm a declaration that another person asked for
+	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/approve)
+	ApproveTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID)
+	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
+	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
+	RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID)
 	// ListKeyVersions List the ledger of key versions
 	// (GET /v1/tenants/{tenant_id}/key-versions)
 	ListKeyVersions(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListKeyVersionsParams)
@@ -1986,6 +2123,30 @@ func (_ Unimplemented) GetTenant(w http.ResponseWriter, r *http.Request, tenantI
 // PutTenant Declare a tenant, or replace its declaration
 // (PUT /v1/tenants/{tenant_id})
 func (_ Unimplemented) PutTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID, params PutTenantParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListTenantChanges List the declarations that needed a second person
+// (GET /v1/tenants/{tenant_id}/changes)
+func (_ Unimplemented) ListTenantChanges(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListTenantChangesParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTenantChange Read a declaration that needed a second person
+// (GET /v1/tenants/{tenant_id}/changes/{change_id})
+func (_ Unimplemented) GetTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ApproveTenantChange Confirm a declaration that another person asked for
+// (POST /v1/tenants/{tenant_id}/changes/{change_id}/approve)
+func (_ Unimplemented) ApproveTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
+// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
+func (_ Unimplemented) RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -2996,6 +3157,179 @@ func (siw *ServerInterfaceWrapper) PutTenant(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// ListTenantChanges operation middleware
+func (siw *ServerInterfaceWrapper) ListTenantChanges(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListTenantChangesParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", r.URL.Query(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "state"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "state", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListTenantChanges(w, r, tenantID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTenantChange operation middleware
+func (siw *ServerInterfaceWrapper) GetTenantChange(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "change_id" -------------
+	var changeID ChangeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "change_id", chi.URLParam(r, "change_id"), &changeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "change_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTenantChange(w, r, tenantID, changeID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// ApproveTenantChange operation middleware
+func (siw *ServerInterfaceWrapper) ApproveTenantChange(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "change_id" -------------
+	var changeID ChangeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "change_id", chi.URLParam(r, "change_id"), &changeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "change_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ApproveTenantChange(w, r, tenantID, changeID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// RejectTenantChange operation middleware
+func (siw *ServerInterfaceWrapper) RejectTenantChange(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "change_id" -------------
+	var changeID ChangeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "change_id", chi.URLParam(r, "change_id"), &changeID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "change_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.RejectTenantChange(w, r, tenantID, changeID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListKeyVersions operation middleware
 func (siw *ServerInterfaceWrapper) ListKeyVersions(w http.ResponseWriter, r *http.Request) {
 
@@ -3304,6 +3638,18 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Put(options.BaseURL+"/v1/tenants/{tenant_id}", wrapper.PutTenant)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/changes", wrapper.ListTenantChanges)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/changes/{change_id}", wrapper.GetTenantChange)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/changes/{change_id}/approve", wrapper.ApproveTenantChange)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/changes/{change_id}/reject", wrapper.RejectTenantChange)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/key-versions", wrapper.ListKeyVersions)
@@ -4011,6 +4357,130 @@ func (response PutTenant201JSONResponse) VisitPutTenantResponse(w http.ResponseW
 	return err
 }
 
+type PutTenant202ResponseHeaders struct {
+	Location string
+}
+
+type PutTenant202JSONResponse struct {
+	Body    TenantChange
+	Headers PutTenant202ResponseHeaders
+}
+
+func (response PutTenant202JSONResponse) VisitPutTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("Location", fmt.Sprint(response.Headers.Location))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListTenantChangesRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	Params   ListTenantChangesParams
+}
+
+type ListTenantChangesResponseObject interface {
+	VisitListTenantChangesResponse(w http.ResponseWriter) error
+}
+
+type ListTenantChanges200JSONResponse TenantChangeList
+
+func (response ListTenantChanges200JSONResponse) VisitListTenantChangesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTenantChangeRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	ChangeID ChangeID `json:"change_id"`
+}
+
+type GetTenantChangeResponseObject interface {
+	VisitGetTenantChangeResponse(w http.ResponseWriter) error
+}
+
+type GetTenantChange200JSONResponse TenantChange
+
+func (response GetTenantChange200JSONResponse) VisitGetTenantChangeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ApproveTenantChangeRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	ChangeID ChangeID `json:"change_id"`
+	Body     *ApproveTenantChangeJSONRequestBody
+}
+
+type ApproveTenantChangeResponseObject interface {
+	VisitApproveTenantChangeResponse(w http.ResponseWriter) error
+}
+
+type ApproveTenantChange200ResponseHeaders struct {
+	ETag ETag
+}
+
+type ApproveTenantChange200JSONResponse struct {
+	Body    Tenant
+	Headers ApproveTenantChange200ResponseHeaders
+}
+
+func (response ApproveTenantChange200JSONResponse) VisitApproveTenantChangeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RejectTenantChangeRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	ChangeID ChangeID `json:"change_id"`
+	Body     *RejectTenantChangeJSONRequestBody
+}
+
+type RejectTenantChangeResponseObject interface {
+	VisitRejectTenantChangeResponse(w http.ResponseWriter) error
+}
+
+type RejectTenantChange200JSONResponse TenantChange
+
+func (response RejectTenantChange200JSONResponse) VisitRejectTenantChangeResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListKeyVersionsRequestObject struct {
 	TenantID TenantID `json:"tenant_id"`
 	Params   ListKeyVersionsParams
@@ -4167,6 +4637,18 @@ type StrictServerInterface interface {
 	// PutTenant Declare a tenant, or replace its declaration
 	// (PUT /v1/tenants/{tenant_id})
 	PutTenant(ctx context.Context, request PutTenantRequestObject) (PutTenantResponseObject, error)
+	// ListTenantChanges List the declarations that needed a second person
+	// (GET /v1/tenants/{tenant_id}/changes)
+	ListTenantChanges(ctx context.Context, request ListTenantChangesRequestObject) (ListTenantChangesResponseObject, error)
+	// GetTenantChange Read a declaration that needed a second person
+	// (GET /v1/tenants/{tenant_id}/changes/{change_id})
+	GetTenantChange(ctx context.Context, request GetTenantChangeRequestObject) (GetTenantChangeResponseObject, error)
+	// ApproveTenantChange Confirm a declaration that another person asked for
+	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/approve)
+	ApproveTenantChange(ctx context.Context, request ApproveTenantChangeRequestObject) (ApproveTenantChangeResponseObject, error)
+	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
+	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
+	RejectTenantChange(ctx context.Context, request RejectTenantChangeRequestObject) (RejectTenantChangeResponseObject, error)
 	// ListKeyVersions List the ledger of key versions
 	// (GET /v1/tenants/{tenant_id}/key-versions)
 	ListKeyVersions(ctx context.Context, request ListKeyVersionsRequestObject) (ListKeyVersionsResponseObject, error)
@@ -4823,6 +5305,128 @@ func (sh *strictHandler) PutTenant(w http.ResponseWriter, r *http.Request, tenan
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PutTenantResponseObject); ok {
 		if err := validResponse.VisitPutTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListTenantChanges operation middleware
+func (sh *strictHandler) ListTenantChanges(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListTenantChangesParams) {
+	var request ListTenantChangesRequestObject
+
+	request.TenantID = tenantID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListTenantChanges(ctx, request.(ListTenantChangesRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListTenantChanges")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListTenantChangesResponseObject); ok {
+		if err := validResponse.VisitListTenantChangesResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTenantChange operation middleware
+func (sh *strictHandler) GetTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	var request GetTenantChangeRequestObject
+
+	request.TenantID = tenantID
+	request.ChangeID = changeID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTenantChange(ctx, request.(GetTenantChangeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTenantChange")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTenantChangeResponseObject); ok {
+		if err := validResponse.VisitGetTenantChangeResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ApproveTenantChange operation middleware
+func (sh *strictHandler) ApproveTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	var request ApproveTenantChangeRequestObject
+
+	request.TenantID = tenantID
+	request.ChangeID = changeID
+
+	var body ApproveTenantChangeJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ApproveTenantChange(ctx, request.(ApproveTenantChangeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ApproveTenantChange")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ApproveTenantChangeResponseObject); ok {
+		if err := validResponse.VisitApproveTenantChangeResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// RejectTenantChange operation middleware
+func (sh *strictHandler) RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	var request RejectTenantChangeRequestObject
+
+	request.TenantID = tenantID
+	request.ChangeID = changeID
+
+	var body RejectTenantChangeJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.RejectTenantChange(ctx, request.(RejectTenantChangeRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "RejectTenantChange")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(RejectTenantChangeResponseObject); ok {
+		if err := validResponse.VisitRejectTenantChangeResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

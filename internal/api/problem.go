@@ -114,6 +114,7 @@ func controlProblem(err error) (Problem, bool) {
 		strangers   *control.ErrStrangers
 		unreadable  *control.UnreadableKeys
 		unavailable *control.UnavailableError
+		ended       *control.ChangeEnded
 	)
 	switch {
 	case errors.As(err, &faults):
@@ -134,6 +135,10 @@ func controlProblem(err error) (Problem, bool) {
 		p := newProblem(ProblemCodeKeysUnreadable, unreadable.Error())
 		p.Findings = findings(unreadable.Findings)
 		return p, true
+	case errors.As(err, &ended) && ended.Change.State == store.ChangeStale:
+		return newProblem(ProblemCodeChangeStale, ended.Error()), true
+	case errors.As(err, &ended):
+		return newProblem(ProblemCodeWrongState, ended.Error()), true
 	case errors.As(err, &unavailable):
 		return newProblem(ProblemCodeUnavailable, unavailable.Error()), true
 	case errors.Is(err, control.ErrRetired): // it is an ErrNotFound as well

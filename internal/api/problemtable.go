@@ -36,7 +36,7 @@ func problemRows() []problemRow {
 		{ProblemCodeForbidden, http.StatusForbidden, "This token may not do that", "Ask somebody who may."},
 		{
 			ProblemCodeSamePerson, http.StatusForbidden, "This takes another person",
-			"Ask another person: not the one who requested the roll or made the first call, and not a service.",
+			"Ask another person: not the one who requested it or made the first call, and not a service.",
 		},
 		{ProblemCodeNotFound, http.StatusNotFound, "There is no such thing", "Check the id; the list of these shows what there is."},
 		{ProblemCodeRouteNotFound, http.StatusNotFound, "There is no such route", "See /openapi.yaml for the routes."},
@@ -50,6 +50,10 @@ func problemRows() []problemRow {
 		{
 			ProblemCodeOperationUnproven, http.StatusConflict, "Nobody can tell what became of an operation of the roll",
 			"Find out what became of it, and say so by a retry with step_id and assume; then ask again.",
+		},
+		{
+			ProblemCodeChangeStale, http.StatusConflict, "The tenant has changed since this was asked for",
+			"Read the tenant, and declare anew what is still wanted.",
 		},
 		{ProblemCodeRollOpen, http.StatusConflict, "An open roll is in the way", "Wait for the roll that roll_id names, or cancel it."},
 		{

@@ -162,6 +162,30 @@ func (s *stub) ListKeyVersions(_ context.Context, r api.ListKeyVersionsRequestOb
 	}}}, s.act(r)
 }
 
+func sampleChange() api.TenantChange {
+	return api.TenantChange{
+		ID: someRoll, TenantID: someTenant, State: "pending", BaseVersion: 3, Hash: someHash, Declaration: sampleTenant().Declaration,
+		Weakens:     []api.Weakening{{Pointer: "/approval", What: "rolls begin without a second person", From: "required", To: "not_required"}},
+		RequestedBy: "alice", RequestedAt: someTime, ExpiresAt: someTime, NextAction: "ask somebody",
+	}
+}
+
+func (s *stub) ListTenantChanges(_ context.Context, r api.ListTenantChangesRequestObject) (api.ListTenantChangesResponseObject, error) {
+	return api.ListTenantChanges200JSONResponse{Items: []api.TenantChange{sampleChange()}}, s.act(r)
+}
+
+func (s *stub) GetTenantChange(_ context.Context, r api.GetTenantChangeRequestObject) (api.GetTenantChangeResponseObject, error) {
+	return api.GetTenantChange200JSONResponse(sampleChange()), s.act(r)
+}
+
+func (s *stub) ApproveTenantChange(_ context.Context, r api.ApproveTenantChangeRequestObject) (api.ApproveTenantChangeResponseObject, error) {
+	return api.ApproveTenantChange200JSONResponse{Body: sampleTenant(), Headers: api.ApproveTenantChange200ResponseHeaders{ETag: api.FormatETag(4)}}, s.act(r)
+}
+
+func (s *stub) RejectTenantChange(_ context.Context, r api.RejectTenantChangeRequestObject) (api.RejectTenantChangeResponseObject, error) {
+	return api.RejectTenantChange200JSONResponse(sampleChange()), s.act(r)
+}
+
 func (s *stub) RetireTenant(_ context.Context, r api.RetireTenantRequestObject) (api.RetireTenantResponseObject, error) {
 	return api.RetireTenant200JSONResponse{Body: sampleTenant(), Headers: api.RetireTenant200ResponseHeaders{ETag: api.FormatETag(4)}}, s.act(r)
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/keyroll/keyroll/internal/control"
 	"github.com/keyroll/keyroll/internal/store"
 )
 
@@ -73,7 +74,11 @@ func (h *handlers) PutTenant(ctx context.Context, r PutTenantRequestObject) (Put
 		return nil, err
 	}
 	t, err := h.Control.Declare(ctx, PrincipalOf(ctx), inv, pre.Version)
+	var pending *control.ChangePending
 	switch {
+	case errors.As(err, &pending):
+		out := h.change(pending.Change)
+		return PutTenant202JSONResponse{Body: out, Headers: PutTenant202ResponseHeaders{Location: changePath(pending.Change)}}, nil
 	case errors.Is(err, store.ErrNotFound):
 		return nil, refuse(ProblemCodeVersionMismatch, "there is no such tenant yet: declare it with If-None-Match: *")
 	case err != nil:

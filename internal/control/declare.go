@@ -21,7 +21,10 @@ func (e *UnreadableKeys) Error() string {
 
 // Declare writes a tenant's declaration. version is the one that the caller
 // read, 0 to make a new tenant. Keys that are new in the declaration are read
-// first: all their versions enter the ledger in the same transaction. Errors:
+// first: all their versions enter the ledger in the same transaction. A
+// declaration that weakens what holds is not written but kept for a second
+// person: *ChangePending. Nothing of it has been tried by then, since the
+// credential must not go to a host that one person alone has named. Errors:
 // *roll.InvalidError, *UnreadableKeys, *UnavailableError, *VersionError,
 // store.ErrNotFound, store.ErrExists, *store.KeyTakenError.
 func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inventory, version int64) (store.Tenant, error) {
@@ -35,23 +38,19 @@ func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inve
 	if err := c.survey.Check(inv); err != nil {
 		return store.Tenant{}, err
 	}
-	var before roll.Inventory
-	switch t, err := c.store.Tenant(ctx, inv.TenantID); {
-	case errors.Is(err, store.ErrNotFound):
-		if version != 0 {
-			return store.Tenant{}, store.ErrNotFound
-		}
-	case err != nil:
+	before, err := c.replaces(ctx, inv.TenantID, version)
+	if err != nil {
 		return store.Tenant{}, err
-	case version == 0:
-		return store.Tenant{}, store.ErrExists
-	case t.Version != version:
-		return store.Tenant{}, &VersionError{Have: t.Version, Want: version}
-	default:
-		before = t.Inventory
 	}
 	if err := c.keepLease(ctx, inv, before); err != nil {
 		return store.Tenant{}, err
+	}
+	if weakens := weakens(before, inv, version); len(weakens) > 0 {
+		change, err := c.store.ProposeChange(ctx, inv, version, weakens, actor(p), c.patience)
+		if err != nil {
+			return store.Tenant{}, err
+		}
+		return store.Tenant{}, &ChangePending{Change: change}
 	}
 	obs, err := c.backfill(ctx, inv, before)
 	if err != nil {
@@ -66,6 +65,29 @@ func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inve
 		return out, &VersionError{Have: now.Version, Want: version}
 	}
 	return out, err
+}
+
+// replaces reads the declaration that one over version takes the place of.
+func (c *Control) replaces(ctx context.Context, tenantID string, version int64) (roll.Inventory, error) {
+	switch t, err := c.store.Tenant(ctx, tenantID); {
+	case errors.Is(err, store.ErrNotFound) && version == 0:
+		return roll.Inventory{}, nil
+	case err != nil:
+		return roll.Inventory{}, err
+	case version == 0:
+		return roll.Inventory{}, store.ErrExists
+	case t.Version != version:
+		return roll.Inventory{}, &VersionError{Have: t.Version, Want: version}
+	default:
+		return t.Inventory, nil
+	}
+}
+
+func weakens(before, inv roll.Inventory, version int64) []roll.Weakening {
+	if version == 0 {
+		return roll.WeakensDefaults(inv)
+	}
+	return roll.Weakens(before, inv)
 }
 
 // keepLease refuses to change what the SharePoint lease guards while a roll

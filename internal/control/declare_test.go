@@ -188,7 +188,8 @@ func TestLeaseIsKeptWhileARollRuns(t *testing.T) {
 	must(t, err)
 	next := contoso()
 	next.SharePoint.Lease = roll.LeasePerGeo
-	_, err = h.ctl.Declare(t.Context(), admin(), next, 1) // not begun: it will plan again
+	c := weaker(t, h, next, 1) // not begun: it will plan again
+	_, err = h.ctl.ApproveChange(t.Context(), bea(), h.inv.TenantID, c.ID, c.Hash, "")
 	must(t, err)
 	_, err = h.ctl.Approve(t.Context(), paul(), r.ID, r.Version, r.Plan.Hash, "")
 	must(t, err)

@@ -30,6 +30,7 @@ type house struct {
 	st  *store.Store
 	ctl *control.Control
 	inv roll.Inventory
+	gw  *survey.Gateway
 }
 
 func newHouse(t *testing.T) *house {
@@ -60,7 +61,8 @@ func newHouse(t *testing.T) *house {
 	must(t, err)
 	h.st = store.New(pool, queue)
 	must(t, h.st.Ping(t.Context()))
-	h.ctl = control.New(h.st, survey.NewGateway(all, hc), control.Config{Simulated: true})
+	h.gw = survey.NewGateway(all, hc)
+	h.ctl = control.New(h.st, h.gw, control.Config{Simulated: true})
 	return h
 }
 

@@ -95,6 +95,7 @@ func (d *Driver) rounds() []round {
 		{"sweep", d.cfg.Sweep, 20 * time.Second, d.sweep},
 		{"looking at mailboxes", d.cfg.Sweep, time.Minute, d.lookAtMailboxes},
 		{"pruning", time.Minute, time.Minute, d.prune},
+		{"ending changes that nobody confirmed", time.Minute, time.Minute, d.expireChanges},
 	}
 }
 
@@ -118,6 +119,12 @@ func (d *Driver) repeat(ctx context.Context, r round) {
 
 func (d *Driver) prune(ctx context.Context) error {
 	return errors.Join(d.store.PruneKeys(ctx), d.store.PruneWorkers(ctx))
+}
+
+// expireChanges ends the declarations that waited for a second person in vain.
+func (d *Driver) expireChanges(ctx context.Context) error {
+	_, err := d.store.ExpireChanges(ctx)
+	return err
 }
 
 func (d *Driver) sweep(ctx context.Context) error {

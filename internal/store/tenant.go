@@ -92,6 +92,23 @@ func (e *KeyTakenError) Error() string { return "another tenant declares one of 
 // ledger is filled from obs in the same transaction; the lease rows exist from
 // here on. Keys and policies that left the declaration keep their rows.
 func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version int64, by roll.Actor, obs roll.Observation) (Tenant, error) {
+	return s.declare(ctx, inv, version, by, obs, nil)
+}
+
+// ApproveChange carries a pending change out: the declaration is written as
+// DeclareTenant writes it, in one transaction with the change's end. ErrStale
+// where the tenant or the change is no longer as it was read.
+func (s *Store) ApproveChange(ctx context.Context, c TenantChange, by roll.Actor, comment string, obs roll.Observation) (Tenant, error) {
+	return s.declare(ctx, c.Inventory, c.BaseVersion, by, obs, &confirmed{c, comment})
+}
+
+// confirmed is the change that a declaration carries out.
+type confirmed struct {
+	change  TenantChange
+	comment string
+}
+
+func (s *Store) declare(ctx context.Context, inv roll.Inventory, version int64, by roll.Actor, obs roll.Observation, second *confirmed) (Tenant, error) {
 	now := s.Now()
 	id, ok := canonicalID(inv.TenantID)
 	if !ok {
@@ -102,7 +119,11 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 	if err != nil {
 		return Tenant{}, fmt.Errorf("encoding the declaration: %w", err)
 	}
-	entry, err := tenantEntry(inv.TenantID, version+1, by, "declared", map[string]any{"declaration": json.RawMessage(raw)}, now)
+	detail := map[string]any{"declaration": json.RawMessage(raw)}
+	if second != nil {
+		detail["change_id"], detail["requested_by"] = second.change.ID, second.change.RequestedBy.Subject
+	}
+	entry, err := tenantEntry(inv.TenantID, version+1, by, "declared", detail, now)
 	if err != nil {
 		return Tenant{}, err
 	}
@@ -116,6 +137,11 @@ func (s *Store) DeclareTenant(ctx context.Context, inv roll.Inventory, version i
 			  WHERE id = $1 AND version = $2 RETURNING 1) SELECT keyroll_must_be_one((SELECT count(*) FROM u))`, inv.TenantID, version, plain(inv.Name), raw, entry, now)
 		}
 		queueAudit(b, auditRow{tenantID: inv.TenantID, subject: "tenant/" + inv.TenantID, version: version + 1, at: now, bytes: entry})
+		if second != nil {
+			if err := second.change.queueEnd(b, ChangeApproved, by, second.comment, now); err != nil {
+				return err
+			}
+		}
 		if err := send(ctx, tx, b); err != nil {
 			return err
 		}
