@@ -27,7 +27,7 @@ func read(t *testing.T, path string) string {
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	found := 0
-	for _, doc := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/configuration.md", "docs/key-sources.md", "docs/simulator.md", "docs/runbooks/KeyrollRollStuck.md"} {
+	for _, doc := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/configuration.md", "docs/clouds.md", "docs/key-sources.md", "docs/simulator.md", "docs/runbooks/KeyrollRollStuck.md"} {
 		for _, m := range link.FindAllStringSubmatch(read(t, doc), -1) {
 			found++
 			if _, err := os.Stat(filepath.Join("..", filepath.Dir(doc), m[1])); err != nil {
@@ -44,7 +44,7 @@ func TestLinksLeadSomewhere(t *testing.T) {
 func TestSettingsNamedInDocumentsExist(t *testing.T) {
 	known := read(t, "docs/configuration.md")
 	setting := regexp.MustCompile(`KEYROLL_[A-Z_]+[A-Z]`)
-	for _, doc := range []string{"README.md", "docker-compose.yml", "Dockerfile"} {
+	for _, doc := range []string{"README.md", "docs/clouds.md", "docker-compose.yml", "Dockerfile"} {
 		for _, name := range setting.FindAllString(read(t, doc), -1) {
 			if strings.HasPrefix(name, "KEYROLL_TEST_") || strings.HasPrefix(name, "KEYROLL_VERSION") {
 				continue

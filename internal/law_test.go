@@ -18,6 +18,7 @@ import (
 	"testing"
 
 	"github.com/keyroll/keyroll/internal/jobs"
+	"github.com/keyroll/keyroll/internal/msapi"
 	"github.com/keyroll/keyroll/internal/roll"
 )
 
@@ -285,6 +286,40 @@ func TestEveryStepHasAWorker(t *testing.T) {
 	if len(kinds) != len(roll.StepKinds()) {
 		t.Errorf("%d workers for %d kinds", len(kinds), len(roll.StepKinds()))
 	}
+}
+
+// TestCloudsAreOneTable: no connector names a host of Microsoft's by itself, and
+// none looks a declared cloud up where the operator's own are not known.
+func TestCloudsAreOneTable(t *testing.T) {
+	var domains []string
+	for _, name := range msapi.CloudNames() {
+		c, err := msapi.CloudByName(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, u := range []string{c.Authority, c.ExchangeURL, c.ResourceManager, c.LogAnalyticsURL, c.PortalURL} {
+			domains = append(domains, strings.TrimPrefix(u, "https://"))
+		}
+		domains = append(domains, c.VaultSuffix, c.HSMSuffix, c.SharePointAdminSuffix)
+	}
+	sources(t, func(path string, f *ast.File, set *token.FileSet) {
+		if strings.HasPrefix(path, "internal/msapi/") || strings.HasPrefix(path, "internal/sim/") || strings.HasPrefix(path, "cmd/server/") || strings.HasSuffix(path, ".gen.go") {
+			return // the table, the world that it is held against, the demo's tenant, examples
+		}
+		ast.Inspect(f, func(n ast.Node) bool {
+			switch n := n.(type) {
+			case *ast.SelectorExpr:
+				if n.Sel.Name == "CloudByName" {
+					t.Errorf("%s looks a cloud up in the table alone: ask msapi.Clouds or the gateway", set.Position(n.Pos()))
+				}
+			case *ast.BasicLit:
+				if n.Kind == token.STRING && slices.ContainsFunc(domains, func(d string) bool { return strings.Contains(n.Value, d) }) {
+					t.Errorf("%s names the host %s: hosts come from msapi.Cloud", set.Position(n.Pos()), n.Value)
+				}
+			}
+			return true
+		})
+	})
 }
 
 // TestNoIdempotencyKeyOutward: net/http replays a POST that carries one by itself.

@@ -46,6 +46,8 @@ type Config struct {
 
 	// File that names the Microsoft credentials (JSON; read again on SIGHUP). Danger: it leads to private keys; let only the service read it.
 	CredentialsFile string `env:"CREDENTIALS_FILE,required"`
+	// File with clouds of your own (JSON; docs/clouds.md): air-gapped ones, or other hosts for a known one. Danger: tokens go to the hosts that it names.
+	CloudsFile string `env:"CLOUDS_FILE"`
 	// Allow the simulators in place of Microsoft; rolls, page and metrics then say so. Danger: never in production.
 	AllowSimulator bool `env:"ALLOW_SIMULATOR" envDefault:"false"`
 	// Where connections go instead, as host-suffix=address, comma separated; needs ALLOW_SIMULATOR. Danger: tokens go where it points.

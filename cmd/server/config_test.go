@@ -57,6 +57,8 @@ func TestConfigRefuses(t *testing.T) {
 	}{
 		"no database":           {map[string]string{"DATABASE_URL": ""}, "KEYROLL_DATABASE_URL: is missing: give it as postgres://"},
 		"no credentials":        {map[string]string{"CREDENTIALS_FILE": ""}, "KEYROLL_CREDENTIALS_FILE: is missing"},
+		"no such clouds":        {map[string]string{"CLOUDS_FILE": "/nowhere"}, "KEYROLL_CLOUDS_FILE: reading the clouds file"},
+		"not a clouds file":     {map[string]string{"CLOUDS_FILE": "config.go"}, "KEYROLL_CLOUDS_FILE: clouds file config.go: not JSON"},
 		"no such credentials":   {map[string]string{"CREDENTIALS_FILE": "/nowhere"}, "KEYROLL_CREDENTIALS_FILE: reading the credentials file"},
 		"not a database URL":    {map[string]string{"DATABASE_URL": "postgres://u:" + canary + "@h:port/"}, "KEYROLL_DATABASE_URL: is not"},
 		"plain text":            {map[string]string{"DATABASE_URL": "postgres://u:" + canary + "@db.example.com/k?sslmode=disable"}, "KEYROLL_DATABASE_URL: may send the password and all data unencrypted to db.example.com"},

@@ -108,6 +108,16 @@ func (c Config) checkMicrosoft(k *checker) {
 		_, err := msapi.ReadCredentials(c.CredentialsFile)
 		k.must(err == nil, "CREDENTIALS_FILE", "%v", err)
 	}
+	_, err := c.clouds()
+	k.must(err == nil, "CLOUDS_FILE", "%v", err)
+}
+
+// clouds are those that a declaration may name.
+func (c Config) clouds() (msapi.Clouds, error) {
+	if c.CloudsFile == "" {
+		return msapi.Clouds{}, nil
+	}
+	return msapi.ReadClouds(c.CloudsFile)
 }
 
 // checkPositive: none of these may be zero, since zero would mean its default

@@ -33,6 +33,7 @@ type service struct {
 	url string
 
 	creds    *msapi.Credentials
+	clouds   msapi.Clouds
 	hc       *http.Client
 	pool     *pgxpool.Pool
 	store    *store.Store
@@ -105,6 +106,9 @@ func (s *service) openMicrosoft(context.Context) error {
 	if s.creds, err = msapi.ReadCredentials(s.cfg.CredentialsFile); err != nil {
 		return err
 	}
+	if s.clouds, err = s.cfg.clouds(); err != nil {
+		return err
+	}
 	dial, err := msapi.ParseDialMap(s.cfg.DialMap)
 	if err != nil {
 		return err
@@ -125,7 +129,7 @@ func (s *service) openMicrosoft(context.Context) error {
 // startWork starts the heartbeat and the workers.
 func (s *service) startWork(ctx context.Context) error {
 	s.metrics = jobs.NewMetrics(s.registry)
-	gateway := survey.NewGateway(s.creds, s.hc, msapi.WithObserver(s.metrics.Observe))
+	gateway := survey.NewGateway(s.creds, s.hc, msapi.WithObserver(s.metrics.Observe), msapi.WithClouds(s.clouds))
 	s.driver = jobs.NewDriver(s.store, jobs.Through(gateway), s.cfg.jobs(), uuid.NewString(), s.log, s.metrics)
 	if err := s.startHeart(ctx); err != nil {
 		return err

@@ -53,7 +53,7 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 		return roll.Inventory{}, err
 	}
 	inv := roll.Inventory{
-		TenantID: tenantID, Name: d.Name, Cloud: string(d.Cloud), Credential: d.Credential, Labels: d.Labels,
+		TenantID: tenantID, Name: d.Name, Cloud: d.Cloud, Credential: d.Credential, Labels: d.Labels,
 		Approval: string(d.Approval), Vetoes: d.Vetoes,
 		SharePoint: roll.SharePointSettings{Lease: string(d.SharePoint.Lease), MinGap: gap},
 		Keys:       each(d.Keys, declaredKey), FormerKeys: each(d.FormerKeys, declaredKey),
@@ -99,7 +99,7 @@ func utc(t *time.Time) time.Time { return value(t).UTC() }
 func declaration(inv roll.Inventory) TenantDeclaration {
 	key := func(k roll.Key) Key { return Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name} }
 	return TenantDeclaration{
-		Name: inv.Name, Cloud: TenantDeclarationCloud(inv.Cloud), Credential: inv.Credential, Labels: inv.Labels,
+		Name: inv.Name, Cloud: inv.Cloud, Credential: inv.Credential, Labels: inv.Labels,
 		Approval: TenantDeclarationApproval(inv.Approval),
 		SharePoint: SharePointSettings{
 			Lease: SharePointSettingsLease(inv.SharePoint.Lease), MinGap: time.Duration(inv.SharePoint.MinGap).String(),

@@ -566,30 +566,6 @@ func (e TenantDeclarationApproval) Valid() bool {
 	}
 }
 
-// Defines values for TenantDeclarationCloud.
-const (
-	TenantDeclarationCloudChina   TenantDeclarationCloud = "china"
-	TenantDeclarationCloudDod     TenantDeclarationCloud = "dod"
-	TenantDeclarationCloudGccHigh TenantDeclarationCloud = "gcc_high"
-	TenantDeclarationCloudPublic  TenantDeclarationCloud = "public"
-)
-
-// Valid indicates whether the value is a known member of the TenantDeclarationCloud enum.
-func (e TenantDeclarationCloud) Valid() bool {
-	switch e {
-	case TenantDeclarationCloudChina:
-		return true
-	case TenantDeclarationCloudDod:
-		return true
-	case TenantDeclarationCloudGccHigh:
-		return true
-	case TenantDeclarationCloudPublic:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for Workload.
 const (
 	WorkloadExchange      Workload = "exchange"
@@ -1586,8 +1562,9 @@ type TenantDeclaration struct {
 	// Approval Whether a second person must approve each roll; `required` where left out.
 	Approval TenantDeclarationApproval `json:"approval,omitempty,omitzero"`
 
-	// Cloud The Microsoft cloud of the tenant; `public` includes GCC.
-	Cloud TenantDeclarationCloud `json:"cloud"`
+	// Cloud The cloud of the tenant: `public` (GCC too), `gcc_high`, `dod`, `china`, or one that the operator's clouds file
+	// (`KEYROLL_CLOUDS_FILE`) names. Each vault and admin URL of the declaration must be of this cloud.
+	Cloud string `json:"cloud"`
 
 	// Credential An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
 	Credential ID `json:"credential"`
@@ -1621,9 +1598,6 @@ type TenantDeclaration struct {
 
 // TenantDeclarationApproval Whether a second person must approve each roll; `required` where left out.
 type TenantDeclarationApproval string
-
-// TenantDeclarationCloud The Microsoft cloud of the tenant; `public` includes GCC.
-type TenantDeclarationCloud string
 
 // TenantList One page of tenants.
 type TenantList struct {

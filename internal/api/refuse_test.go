@@ -125,7 +125,7 @@ func TestDeclarationsRefused(t *testing.T) {
 		"workload":       {strings.Replace(tenantBody, `"policies":[]`, `"policies":[{"id":"p","workload":"teams"}]`, 1), "body /policies/0/workload"},
 		"labels in case": {with(`"labels":{"Tier":"gold","tier":"silver"}`), "body /labels/tier"},
 		"label":          {with(`"labels":{"tier":1}`), "body /labels/tier"},
-		"cloud":          {strings.Replace(tenantBody, "public", "private", 1), "body /cloud"},
+		"cloud":          {strings.Replace(tenantBody, "public", "Public Cloud", 1), "body /cloud"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			rec := b.call("PUT", "/v1/tenants/"+someTenant, c.body, "If-None-Match", "*")

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -87,7 +88,7 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	hc, err := msapi.HTTPClient(dial, h.sim.CAPEM())
 	must(t, err)
 	t.Cleanup(hc.CloseIdleConnections)
-	h.gw = survey.NewGateway(all, hc)
+	h.gw = survey.NewGateway(all, hc, msapi.WithClouds(h.clouds(seed)))
 
 	h.pool, err = store.OpenPool(ctx, h.url, store.Options{Role: "keyroll_app"})
 	must(t, err)
@@ -98,6 +99,27 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	must(t, h.st.Ping(ctx))
 	h.ctl = control.New(h.st, h.gw, control.Config{Simulated: true})
 	return h
+}
+
+// clouds are those of the seed's own, by way of the file that an operator writes.
+func (h *house) clouds(seed sim.Seed) msapi.Clouds {
+	h.t.Helper()
+	if len(seed.Clouds) == 0 {
+		return msapi.Clouds{}
+	}
+	file := map[string]map[string]any{}
+	for _, c := range seed.Clouds {
+		file[c.Name] = map[string]any{"authority": "https://" + c.Logins[0], "vault_suffix": c.Vault, "hsm_suffix": c.HSM,
+			"exchange_url": "https://" + c.Exchange, "exchange_redirects": c.ExchangeRedirects, "sharepoint_admin_suffix": c.SharePointAdmin,
+			"resource_manager": "https://" + c.ResourceManager, "log_analytics_url": "https://logs." + c.Name + ".example", "portal_url": "https://portal." + c.Name + ".example"}
+	}
+	text, err := json.Marshal(file)
+	must(h.t, err)
+	path := filepath.Join(h.dir, "clouds.json")
+	must(h.t, os.WriteFile(path, text, 0o600))
+	out, err := msapi.ReadClouds(path)
+	must(h.t, err)
+	return out
 }
 
 func quietLog() *slog.Logger {
