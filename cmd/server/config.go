@@ -105,6 +105,12 @@ type Config struct {
 	SharePointReads int `env:"SHAREPOINT_READS" envDefault:"3"`
 	// How often sample mailboxes are looked at after a refresh.
 	MailboxCheck time.Duration `env:"MAILBOX_CHECK" envDefault:"30m"`
+	// How often each key of the ledger is looked at. Danger: a version that was disabled or deleted is noticed within this time, and a deleted key can be recovered for its vault's retention only.
+	LedgerCheck time.Duration `env:"LEDGER_CHECK" envDefault:"24h"`
+	// Most keys of the ledger that one process looks at in a second; each takes two calls to Key Vault. Danger: too few, and a large estate is not seen in LEDGER_CHECK; watch keyroll_ledger_oldest_verified_timestamp_seconds.
+	LedgerRate float64 `env:"LEDGER_RATE" envDefault:"2"`
+	// Least time between two such looks at one vault.
+	LedgerPause time.Duration `env:"LEDGER_PAUSE" envDefault:"1s"`
 }
 
 // jobs is the part of the configuration that the workers take.
@@ -114,6 +120,7 @@ func (c Config) jobs() jobs.Config {
 		CallKeyVault: c.KeyVaultCall, CallExchange: c.ExchangeCall, CallSharePoint: c.SharePointCall, CallRead: c.ReadCall,
 		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle,
 		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads, Mailbox: c.MailboxCheck,
+		Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause,
 		BackoffBase: c.BackoffBase, BackoffMax: c.BackoffMax, Workers: c.Workers,
 	}
 }
@@ -218,6 +225,8 @@ func explainParse(err error, names map[string]string) (name, text string) {
 			text = "is neither true nor false"
 		case reflect.TypeFor[int](), reflect.TypeFor[int32]():
 			text = "is not a whole number"
+		case reflect.TypeFor[float64]():
+			text = "is not a number"
 		case reflect.TypeFor[slog.Level]():
 			text = "is not a level: give debug, info, warn or error"
 		default:

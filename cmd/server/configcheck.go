@@ -133,7 +133,7 @@ func (c Config) checkPositive(k *checker) {
 		{"KEY_VAULT_CALL", c.KeyVaultCall}, {"KEY_VAULT_SETTLE", c.KeyVaultSettle}, {"EXCHANGE_CALL", c.ExchangeCall},
 		{"EXCHANGE_SETTLE", c.ExchangeSettle}, {"SHAREPOINT_CALL", c.SharePointCall}, {"SHAREPOINT_SETTLE", c.SharePointSettle},
 		{"READ_CALL", c.ReadCall}, {"SHAREPOINT_POLL", c.SharePointPoll}, {"SHAREPOINT_QUEUE_CHECK", c.SharePointQueueCheck},
-		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck},
+		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck}, {"LEDGER_CHECK", c.LedgerCheck}, {"LEDGER_PAUSE", c.LedgerPause},
 	} {
 		k.must(d.value > 0, d.setting, "is %s: give a duration above zero", d.value)
 	}
@@ -141,6 +141,7 @@ func (c Config) checkPositive(k *checker) {
 	k.must(c.ShutdownGrace >= 0, "SHUTDOWN_GRACE", "is %s: give zero or more", c.ShutdownGrace)
 	k.must(c.BackoffMax >= c.BackoffBase, "BACKOFF_MAX", "is %s: give at least %sBACKOFF_BASE, which is %s", c.BackoffMax, envPrefix, c.BackoffBase)
 	k.must(c.Workers > 0 && c.Workers <= 10000, "WORKERS", "is %d: give 1 to 10000", c.Workers)
+	k.must(c.LedgerRate > 0 && c.LedgerRate <= 100, "LEDGER_RATE", "is %g: give more than 0, and at most 100", c.LedgerRate)
 	k.must(c.SharePointReads >= 2, "SHAREPOINT_READS", "is %d: one answer proves nothing, give at least 2", c.SharePointReads)
 }
 
@@ -164,6 +165,7 @@ func (c Config) checkProduction(k *checker) {
 	least(c.SharePointSettle, time.Minute, "SHAREPOINT_SETTLE", "or an operation may be asked for twice")
 	least(c.SharePointDwell, time.Minute, "SHAREPOINT_DWELL", "or an operation that has not begun yet looks done")
 	least(c.SharePointPoll, 10*time.Second, "SHAREPOINT_POLL", "or Microsoft throttles the tenant")
+	least(c.LedgerCheck, 5*time.Minute, "LEDGER_CHECK", "or Key Vault throttles the tenants' own use of their keys")
 	least(c.ExchangeCall+c.ExchangeSettle, 15*time.Minute, "EXCHANGE_SETTLE", "together with "+envPrefix+"EXCHANGE_CALL: that is how long a cmdlet runs on Microsoft's side")
 	least(c.WorkerSilence, 5*time.Second, "WORKER_SILENCE", "or a short pause of a process looks like its death")
 }

@@ -84,7 +84,11 @@ func (h *handlers) ApproveTenantChange(ctx context.Context, r ApproveTenantChang
 	if err != nil {
 		return nil, err
 	}
-	return ApproveTenantChange200JSONResponse{Body: h.tenant(t), Headers: ApproveTenantChange200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
+	body, err := h.tenant(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return ApproveTenantChange200JSONResponse{Body: body, Headers: ApproveTenantChange200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
 }
 
 // RejectTenantChange ends one.

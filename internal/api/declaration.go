@@ -1,6 +1,8 @@
 package api
 
 import (
+	"context"
+	"slices"
 	"time"
 
 	"github.com/keyroll/keyroll/internal/control"
@@ -86,9 +88,30 @@ func minGap(declared Duration) (roll.Duration, error) {
 	return control.MinGap(&d), nil
 }
 
-// tenant is a declared tenant as the contract shows it.
-func (h *handlers) tenant(t store.Tenant) Tenant {
+// tenant is a declared tenant as the contract shows it, with what is open of it.
+func (h *handlers) tenant(ctx context.Context, t store.Tenant) (Tenant, error) {
+	all, err := h.tenants(ctx, []store.Tenant{t})
+	if err != nil {
+		return Tenant{}, err
+	}
+	return all[0], nil
+}
+
+func (h *handlers) tenants(ctx context.Context, list []store.Tenant) ([]Tenant, error) {
+	open, err := h.Store.Attentions(ctx, each(list, func(t store.Tenant) string { return t.Inventory.TenantID })...)
+	if err != nil {
+		return nil, err
+	}
+	return each(list, func(t store.Tenant) Tenant { return h.tenantWith(t, open[t.Inventory.TenantID]) }), nil
+}
+
+func (h *handlers) tenantWith(t store.Tenant, open []store.Attention) Tenant {
 	return Tenant{
+		NeedsAttention: slices.ContainsFunc(open, func(a store.Attention) bool { return a.Level == string(roll.LevelError) }),
+		Attention: each(open, func(a store.Attention) TenantAttention {
+			return TenantAttention{Code: a.Code, Level: TenantAttentionLevel(a.Level), Subject: a.Subject, Detail: a.Detail, NextAction: a.Action,
+				Policies: notNil(a.Policies), Since: a.Since.UTC()}
+		}),
 		TenantID: t.Inventory.TenantID, Version: t.Version, DeclaredAt: t.DeclaredAt.UTC(), RetiredAt: utc(t.RetiredAt),
 		Simulated: h.Simulated, Declaration: declaration(t.Inventory),
 	}
@@ -121,6 +144,7 @@ func keyVersion(l store.LedgerRow) KeyVersion {
 	return KeyVersion{
 		KeyID: l.KeyID, VaultURL: "https://" + l.VaultHost, Name: l.KeyName, Version: l.Version, CreatedAt: l.CreatedAt.UTC(),
 		State: KeyVersionState(l.State), FirstSeenAt: l.FirstSeenAt.UTC(), LastVerifiedAt: l.LastVerifiedAt.UTC(),
+		UnverifiedSince: utc(l.UnverifiedSince), UnverifiedReason: l.Unread,
 		Origin: KeyVersionOrigin(l.Origin), RollID: l.RollID, Policies: notNil(l.Policies),
 		HSMPlatform: l.HSMPlatform, MustKeep: true, Why: whyKeep(l),
 	}

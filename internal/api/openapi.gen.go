@@ -142,10 +142,12 @@ func (e KeyVersionOrigin) Valid() bool {
 
 // Defines values for KeyVersionState.
 const (
-	KeyVersionStateDisabled KeyVersionState = "disabled"
-	KeyVersionStateEnabled  KeyVersionState = "enabled"
-	KeyVersionStateMissing  KeyVersionState = "missing"
-	KeyVersionStateUnknown  KeyVersionState = "unknown"
+	KeyVersionStateDisabled    KeyVersionState = "disabled"
+	KeyVersionStateEnabled     KeyVersionState = "enabled"
+	KeyVersionStateExpired     KeyVersionState = "expired"
+	KeyVersionStateMissing     KeyVersionState = "missing"
+	KeyVersionStateSoftDeleted KeyVersionState = "soft_deleted"
+	KeyVersionStateUnknown     KeyVersionState = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the KeyVersionState enum.
@@ -155,7 +157,11 @@ func (e KeyVersionState) Valid() bool {
 		return true
 	case KeyVersionStateEnabled:
 		return true
+	case KeyVersionStateExpired:
+		return true
 	case KeyVersionStateMissing:
+		return true
+	case KeyVersionStateSoftDeleted:
 		return true
 	case KeyVersionStateUnknown:
 		return true
@@ -521,6 +527,24 @@ func (e StepState) Valid() bool {
 	}
 }
 
+// Defines values for TenantAttentionLevel.
+const (
+	TenantAttentionLevelError   TenantAttentionLevel = "error"
+	TenantAttentionLevelWarning TenantAttentionLevel = "warning"
+)
+
+// Valid indicates whether the value is a known member of the TenantAttentionLevel enum.
+func (e TenantAttentionLevel) Valid() bool {
+	switch e {
+	case TenantAttentionLevelError:
+		return true
+	case TenantAttentionLevelWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TenantChangeState.
 const (
 	TenantChangeStateApproved TenantChangeState = "approved"
@@ -816,7 +840,9 @@ type KeyVersion struct {
 	HSMPlatform string `json:"hsm_platform,omitempty,omitzero"`
 
 	// KeyID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
-	KeyID          ID        `json:"key_id"`
+	KeyID ID `json:"key_id"`
+
+	// LastVerifiedAt When the vault last answered for it.
 	LastVerifiedAt time.Time `json:"last_verified_at,omitempty,omitzero"`
 	MustKeep       bool      `json:"must_keep"`
 
@@ -834,6 +860,12 @@ type KeyVersion struct {
 
 	// State What the last verification saw at the vault.
 	State KeyVersionState `json:"state"`
+
+	// UnverifiedReason What the vault answered instead.
+	UnverifiedReason string `json:"unverified_reason,omitempty,omitzero"`
+
+	// UnverifiedSince Since when the vault cannot be read; `state` is what was seen before.
+	UnverifiedSince time.Time `json:"unverified_since,omitempty,omitzero"`
 
 	// VaultURL The https address of an Azure Key Vault or Managed HSM.
 	VaultURL VaultURL `json:"vault_url"`
@@ -1492,10 +1524,16 @@ type Subject = string
 
 // Tenant A declared tenant. `declaration` is what you put, and can be put again.
 type Tenant struct {
+	// Attention Why the tenant needs a person, errors first. An item goes when what it tells of was seen to have ended.
+	Attention []TenantAttention `json:"attention"`
+
 	// Declaration The keys and policies of a tenant, and how it wants them rolled.
 	Declaration TenantDeclaration `json:"declaration"`
 	DeclaredAt  time.Time         `json:"declared_at"`
-	RetiredAt   time.Time         `json:"retired_at,omitempty,omitzero"`
+
+	// NeedsAttention True while `attention` has an error.
+	NeedsAttention bool      `json:"needs_attention"`
+	RetiredAt      time.Time `json:"retired_at,omitempty,omitzero"`
 
 	// Simulated True where Microsoft is played by the simulators.
 	Simulated bool `json:"simulated"`
@@ -1506,6 +1544,33 @@ type Tenant struct {
 	// Version Grows with each declaration.
 	Version int64 `json:"version"`
 }
+
+// TenantAttention Something about a tenant that a person must mend. The watch of the ledger gives these codes:
+// `key_soft_deleted`, `key_missing`, `version_missing`, `version_disabled`, `version_expired`, `version_expires_soon` (within 90 days),
+// `version_expires`, `recovery_level_purgeable`, `recovery_level_weakened`, `rotation_policy_expiry`, `rotation_policy_rotates` and
+// `key_unverified` (the vault has not answered for two rounds, so nothing is known).
+type TenantAttention struct {
+	Code string `json:"code"`
+
+	// Detail What was seen, and which policies would lose which data.
+	Detail string               `json:"detail"`
+	Level  TenantAttentionLevel `json:"level"`
+
+	// NextAction What a person does. Keyroll does none of it.
+	NextAction string `json:"next_action"`
+
+	// Policies The declared ids of the policies that would lose data.
+	Policies []ID `json:"policies"`
+
+	// Since When it was first seen.
+	Since time.Time `json:"since"`
+
+	// Subject What it is about, such as `ledger/{vault host}/{key}/{version}`.
+	Subject string `json:"subject"`
+}
+
+// TenantAttentionLevel defines model for TenantAttention.Level.
+type TenantAttentionLevel string
 
 // TenantChange A declaration that weakens what holds, and that takes two people.
 type TenantChange struct {
@@ -1802,6 +1867,9 @@ type ListTenantsParams struct {
 
 	// IncludeRetired Also list tenants that were retired.
 	IncludeRetired bool `form:"include_retired,omitempty" json:"include_retired,omitempty,omitzero"`
+
+	// NeedsAttention Only tenants that need a person now. The keys of retired tenants are watched on; ask for them with `include_retired` too.
+	NeedsAttention bool `form:"needs_attention,omitempty" json:"needs_attention,omitempty,omitzero"`
 }
 
 // PutTenantParams defines parameters for PutTenant.
@@ -3021,6 +3089,19 @@ func (siw *ServerInterfaceWrapper) ListTenants(w http.ResponseWriter, r *http.Re
 			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "include_retired"})
 		} else {
 			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "include_retired", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "needs_attention" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "needs_attention", r.URL.Query(), &params.NeedsAttention, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "needs_attention"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "needs_attention", Err: err})
 		}
 		return
 	}

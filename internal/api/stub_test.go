@@ -45,7 +45,7 @@ func (s *stub) act(request any) error {
 }
 
 func sampleTenant() api.Tenant {
-	return api.Tenant{TenantID: someTenant, Version: 3, DeclaredAt: someTime, Declaration: api.TenantDeclaration{
+	return api.Tenant{TenantID: someTenant, Version: 3, DeclaredAt: someTime, Attention: []api.TenantAttention{}, Declaration: api.TenantDeclaration{
 		Name: "Contoso", Cloud: "public", Credential: "contoso", Keys: []api.Key{}, Policies: []api.Policy{},
 		SharePoint: api.SharePointSettings{Lease: "tenant", MinGap: "24h0m0s"},
 	}}

@@ -3,6 +3,7 @@ package api_test
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/uuid"
@@ -202,5 +203,44 @@ func allRoles(token access.Token) store.Token {
 	return store.Token{
 		ID: uuid.NewString(), Name: "everybody", Prefix: token.Prefix,
 		Principal: access.Principal{Subject: "everybody@contoso.com", Kind: access.Person, Roles: access.Roles()},
+	}
+}
+
+// TestTenantThatNeedsAttention: what the watch of the ledger found stands in
+// the tenant, and tenants can be listed by it.
+func TestTenantThatNeedsAttention(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.declare()
+	calm := answer[api.Tenant](t, h.as("aud", "GET", tenantPath, nil), 200)
+	if calm.NeedsAttention || calm.Attention == nil || len(calm.Attention) > 0 {
+		t.Errorf("nothing has happened: %+v", calm.Attention)
+	}
+	due, err := h.st.DueLedgerKeys(t.Context(), 100, time.Nanosecond, time.Minute)
+	must(t, err)
+	for _, w := range due {
+		w, err = h.st.LedgerKey(t.Context(), w)
+		must(t, err)
+		if w.Ledger.Key.ID != "spo-a" {
+			continue
+		}
+		look := roll.LedgerLook{At: h.st.Now(), Gone: true, Deleted: roll.DeletedKey{Readable: true, Found: true}}
+		_, err = h.st.NoteLook(t.Context(), w, look, roll.CheckLedger(w.Ledger, look), time.Hour, time.Hour)
+		must(t, err)
+	}
+	now := answer[api.Tenant](t, h.as("aud", "GET", tenantPath, nil), 200)
+	if !now.NeedsAttention || len(now.Attention) != 1 || now.Attention[0].Code != "key_soft_deleted" || now.Attention[0].Level != "error" ||
+		!strings.Contains(now.Attention[0].NextAction, "Undo-AzKeyVaultKeyRemoval") || now.Attention[0].Since.IsZero() || len(now.Attention[0].Policies) != 1 {
+		t.Errorf("attention %+v", now.Attention)
+	}
+	for _, v := range h.ledger("?key=spo-a") {
+		if v.State != "soft_deleted" || !strings.Contains(v.Why, "recover it") {
+			t.Errorf("version %+v", v)
+		}
+	}
+	for query, want := range map[string]int{"?needs_attention=true": 1, "?needs_attention=false": 1} {
+		if l := answer[api.TenantList](t, h.as("aud", "GET", "/v1/tenants"+query, nil), 200); len(l.Items) != want || !l.Items[0].NeedsAttention {
+			t.Errorf("%s lists %d tenants", query, len(l.Items))
+		}
 	}
 }

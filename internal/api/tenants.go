@@ -12,14 +12,14 @@ import (
 
 // ListTenants lists the declared tenants.
 func (h *handlers) ListTenants(ctx context.Context, r ListTenantsRequestObject) (ListTenantsResponseObject, error) {
-	list := []string{"tenants", boolText(r.Params.IncludeRetired)}
+	list := []string{"tenants", boolText(r.Params.IncludeRetired), boolText(r.Params.NeedsAttention)}
 	after, _, err := readRowCursor(r.Params.Cursor, list...)
 	if err != nil {
 		return nil, err
 	}
 	limit := pageLimit(r.Params.Limit)
 	found, err := h.Store.TenantPage(ctx, store.TenantFilter{
-		IncludeRetired: r.Params.IncludeRetired, AfterTime: after.At, AfterID: after.ID, Limit: limit + 1,
+		IncludeRetired: r.Params.IncludeRetired, NeedsAttention: r.Params.NeedsAttention, AfterTime: after.At, AfterID: after.ID, Limit: limit + 1,
 	})
 	if err != nil {
 		return nil, err
@@ -27,11 +27,11 @@ func (h *handlers) ListTenants(ctx context.Context, r ListTenantsRequestObject) 
 	found, next := pageOf(found, limit, func(t store.Tenant) position {
 		return position{At: t.DeclaredAt, ID: t.Inventory.TenantID}
 	}, list...)
-	out := ListTenants200JSONResponse{Items: []Tenant{}, NextCursor: next}
-	for _, t := range found {
-		out.Items = append(out.Items, h.tenant(t))
+	items, err := h.tenants(ctx, found)
+	if err != nil {
+		return nil, err
 	}
-	return out, nil
+	return ListTenants200JSONResponse{Items: items, NextCursor: next}, nil
 }
 
 // readRowCursor is readCursor for lists whose items have UUIDs as ids: another
@@ -60,7 +60,11 @@ func (h *handlers) GetTenant(ctx context.Context, r GetTenantRequestObject) (Get
 	if err != nil {
 		return nil, err
 	}
-	return GetTenant200JSONResponse{Body: h.tenant(t), Headers: GetTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
+	body, err := h.tenant(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return GetTenant200JSONResponse{Body: body, Headers: GetTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
 }
 
 // PutTenant declares a tenant, or replaces the declaration that was read.
@@ -83,12 +87,17 @@ func (h *handlers) PutTenant(ctx context.Context, r PutTenantRequestObject) (Put
 		return nil, refuse(ProblemCodeVersionMismatch, "there is no such tenant yet: declare it with If-None-Match: *")
 	case err != nil:
 		return nil, err
-	case pre.Create:
-		return PutTenant201JSONResponse{Body: h.tenant(t), Headers: PutTenant201ResponseHeaders{
+	}
+	body, err := h.tenant(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	if pre.Create {
+		return PutTenant201JSONResponse{Body: body, Headers: PutTenant201ResponseHeaders{
 			ETag: formatETag(t.Version), Location: "/v1/tenants/" + t.Inventory.TenantID,
 		}}, nil
 	}
-	return PutTenant200JSONResponse{Body: h.tenant(t), Headers: PutTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
+	return PutTenant200JSONResponse{Body: body, Headers: PutTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
 }
 
 // RetireTenant marks a tenant as gone.
@@ -97,7 +106,11 @@ func (h *handlers) RetireTenant(ctx context.Context, r RetireTenantRequestObject
 	if err != nil {
 		return nil, err
 	}
-	return RetireTenant200JSONResponse{Body: h.tenant(t), Headers: RetireTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
+	body, err := h.tenant(ctx, t)
+	if err != nil {
+		return nil, err
+	}
+	return RetireTenant200JSONResponse{Body: body, Headers: RetireTenant200ResponseHeaders{ETag: formatETag(t.Version)}}, nil
 }
 
 // ListKeyVersions lists the ledger of a tenant.

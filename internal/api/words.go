@@ -2,6 +2,7 @@ package api
 
 import (
 	"strings"
+	"time"
 
 	"github.com/keyroll/keyroll/internal/roll"
 	"github.com/keyroll/keyroll/internal/store"
@@ -21,8 +22,15 @@ func whyKeep(l store.LedgerRow) string {
 	switch KeyVersionState(l.State) {
 	case KeyVersionStateDisabled:
 		why += " It is disabled now: enable it again."
+	case KeyVersionStateExpired:
+		why += " It has expired: move its expiry to the last day of the calendar, since it cannot be removed."
+	case KeyVersionStateSoftDeleted:
+		why += " Its key has been deleted: recover it while the vault still keeps it, and never purge it."
 	case KeyVersionStateMissing:
-		why += " The vault does not list it now: recover it while the vault still keeps it, and speak to Microsoft support."
+		why += " The vault does not have it now: speak to Microsoft support."
+	}
+	if l.UnverifiedSince != nil {
+		why += " Its vault cannot be read since " + l.UnverifiedSince.UTC().Format(time.RFC3339) + ", so this is what was seen before."
 	}
 	return why
 }

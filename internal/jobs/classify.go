@@ -17,9 +17,11 @@ type verdict struct {
 	// Passing failures are tried again After; others stop the roll.
 	Passing bool
 	After   time.Duration
-	Code    string
-	Detail  string
-	Action  string
+	// Throttled: the service asked for fewer calls.
+	Throttled bool
+	Code      string
+	Detail    string
+	Action    string
 }
 
 // classify turns the error of a call to Microsoft into a verdict. attempt
@@ -32,7 +34,7 @@ func (c Config) classify(err error, attempt int) verdict {
 		}
 		return verdict{Code: "failed", Detail: err.Error(), Action: "correct what the error names, then retry"}
 	}
-	v := verdict{Maybe: e.MaybeApplied, Code: e.Service + "_" + string(e.Kind), Detail: e.Error()}
+	v := verdict{Maybe: e.MaybeApplied, Throttled: e.Throttled(), Code: e.Service + "_" + string(e.Kind), Detail: e.Error()}
 	switch e.Kind {
 	case msapi.KindThrottled, msapi.KindUnavailable:
 		v.Passing, v.After = true, max(e.RetryAfter, c.backoff(attempt))

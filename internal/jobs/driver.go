@@ -24,12 +24,15 @@ type Driver struct {
 	driving map[string]chan struct{} // roll id → kick
 	drained chan struct{}
 	drain   sync.Once
+
+	ledger *pace
 }
 
 // NewDriver makes a driver. worker must be unique among all processes ever.
 func NewDriver(st *store.Store, t Tenants, cfg Config, worker string, log *slog.Logger, m *Metrics) *Driver {
-	return &Driver{store: st, tenants: t, cfg: cfg.WithDefaults(), worker: worker, log: log, metrics: m,
-		driving: map[string]chan struct{}{}, drained: make(chan struct{})}
+	cfg = cfg.WithDefaults()
+	return &Driver{store: st, tenants: t, cfg: cfg, worker: worker, log: log, metrics: m,
+		driving: map[string]chan struct{}{}, drained: make(chan struct{}), ledger: newPace(cfg.LedgerRate, cfg.LedgerPause)}
 }
 
 // Drain makes every drive begin nothing more and end when what it has under

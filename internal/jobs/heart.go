@@ -94,6 +94,7 @@ func (d *Driver) rounds() []round {
 	return []round{
 		{"sweep", d.cfg.Sweep, 20 * time.Second, d.sweep},
 		{"looking at mailboxes", d.cfg.Sweep, time.Minute, d.lookAtMailboxes},
+		{"watching the ledger", d.cfg.Sweep, time.Minute, d.watchLedger},
 		{"pruning", time.Minute, time.Minute, d.prune},
 		{"ending changes that nobody confirmed", time.Minute, time.Minute, d.expireChanges},
 	}

@@ -21,6 +21,8 @@ type Metrics struct {
 	heartbeat prometheus.Gauge
 	calls     *prometheus.HistogramVec
 	throttled *prometheus.CounterVec
+	looks     *prometheus.CounterVec
+	strangers prometheus.Counter
 }
 
 // NewMetrics makes the collectors and registers them.
@@ -40,8 +42,15 @@ func NewMetrics(reg prometheus.Registerer) *Metrics {
 			Help: "Duration of calls to Microsoft, by service, operation and how they ended.", Buckets: []float64{.05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 300, 900}}, []string{"service", "operation", "kind"}),
 		throttled: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keyroll_microsoft_throttled_total",
 			Help: "Answers by which Microsoft asked for fewer calls, by service."}, []string{"service"}),
+		looks: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "keyroll_ledger_looks_total",
+			Help: "Looks at keys of the ledger, by whether the vault answered."}, []string{"result"}),
+		strangers: prometheus.NewCounter(prometheus.CounterOpts{Name: "keyroll_ledger_versions_found_total",
+			Help: "Key versions that the watch of the ledger found and that no roll made."}),
 	}
-	reg.MustRegister(m.attempts, m.outcomes, m.ended, m.sweeps, m.heartbeat, m.calls, m.throttled)
+	for _, result := range []string{"answered", "unread"} {
+		m.looks.WithLabelValues(result)
+	}
+	reg.MustRegister(m.attempts, m.outcomes, m.ended, m.sweeps, m.heartbeat, m.calls, m.throttled, m.looks, m.strangers)
 	return m
 }
 
@@ -75,6 +84,13 @@ func (m *Metrics) beat(st *store.Store) {
 	m.heartbeat.Set(float64(st.Now().Add(-st.Clock().Age()).Unix()))
 }
 
+func (m *Metrics) looked(c store.LedgerChange) {
+	m.looks.WithLabelValues("answered").Inc()
+	m.strangers.Add(float64(c.Strangers))
+}
+
+func (m *Metrics) unread() { m.looks.WithLabelValues("unread").Inc() }
+
 func (m *Metrics) swept(n int) { m.sweeps.Add(float64(n)) }
 
 // stuckSeries bounds keyroll_stuck_roll_info, the one metric with open labels.
@@ -91,6 +107,8 @@ type Estate struct {
 	bounds roll.Bounds
 
 	up, open, active, started, progress, stuck, queueDepth, queueOldest, leases, leaseOldest, workers *prometheus.Desc
+
+	violations, unwell, verified *prometheus.Desc
 }
 
 // NewEstate makes the collector; register it once per process.
@@ -110,12 +128,15 @@ func NewEstate(st *store.Store, b roll.Bounds) *Estate {
 		leases:      d("sharepoint_leases_held", "SharePoint leases that are held."),
 		leaseOldest: d("sharepoint_lease_held_since_timestamp_seconds", "Since when the oldest SharePoint lease is held."),
 		workers:     d("workers_alive", "Processes with a sign of life in the last ten seconds."),
+		violations:  d("ledger_violations", "Promises of the ledger that are broken now, by code.", "code"),
+		unwell:      d("ledger_versions_unwell", "Key versions of the ledger that were last seen in this state; each must be enabled.", "state"),
+		verified:    d("ledger_oldest_verified_timestamp_seconds", "When the vault of the key that has gone unread longest last answered, by whether its tenant is retired.", "tenants"),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (e *Estate) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{e.up, e.open, e.active, e.started, e.progress, e.stuck, e.queueDepth, e.queueOldest, e.leases, e.leaseOldest, e.workers} {
+	for _, d := range []*prometheus.Desc{e.up, e.open, e.active, e.started, e.progress, e.stuck, e.queueDepth, e.queueOldest, e.leases, e.leaseOldest, e.workers, e.violations, e.unwell, e.verified} {
 		ch <- d
 	}
 }
@@ -132,6 +153,10 @@ func (e *Estate) Collect(ch chan<- prometheus.Metric) {
 	if err == nil {
 		open, err = e.store.OpenRolls(ctx, openLimit)
 	}
+	var ledger store.LedgerStats
+	if err == nil {
+		ledger, err = e.store.LedgerStats(ctx)
+	}
 	if err != nil {
 		gauge(e.up, 0)
 		return
@@ -147,6 +172,16 @@ func (e *Estate) Collect(ch chan<- prometheus.Metric) {
 	}
 	since(e.queueOldest, st.QueueOldest)
 	since(e.leaseOldest, st.LeaseOldest)
+	since(e.verified, ledger.OldestActive, "active")
+	since(e.verified, ledger.OldestRetired, "retired")
+	for _, code := range roll.LedgerCodes() {
+		gauge(e.violations, float64(ledger.Violations[code]), code)
+	}
+	for _, state := range roll.VersionStates() {
+		if state != roll.VersionEnabled {
+			gauge(e.unwell, float64(ledger.Unwell[state]), state)
+		}
+	}
 	e.rolls(gauge, since, open)
 }
 

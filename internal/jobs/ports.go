@@ -47,6 +47,10 @@ type Tenants interface {
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	// Policy reads one policy and the newest version of each of its keys: what rule 5 asks about.
 	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+	// Look reads a key for the ledger, the recorded versions each for itself
+	// where the vault's list leaves one out. It sends reads only. A nil error
+	// means that the vault answered; else nothing is known.
+	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
 }
 
 // Connectors is what a gateway to Microsoft offers: its own connectors, which
@@ -57,6 +61,7 @@ type Connectors[V vault, M mail, S sites] interface {
 	SharePoint(inv roll.Inventory, geo string) (S, error)
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
 }
 
 // Through makes Tenants of a gateway's connectors.
@@ -97,6 +102,12 @@ type Config struct {
 	Reads int
 	// Mailbox is how often a sample mailbox is looked at after a refresh (30 min).
 	Mailbox time.Duration
+	// Ledger is how often each key of the ledger is looked at (24 h); LedgerRate
+	// how many keys a second at most in this process (2), and LedgerPause the
+	// least time between two looks at one vault (1 s).
+	Ledger      time.Duration
+	LedgerRate  float64
+	LedgerPause time.Duration
 	// BackoffBase and BackoffMax bound the wait after a failure (2 s, 5 min).
 	BackoffBase, BackoffMax time.Duration
 	// ShortWait is how long a job waits in place instead of being put off (2 s).
@@ -128,11 +139,16 @@ func (c Config) WithDefaults() Config {
 	def(&c.QueueCheck, 30*time.Second)
 	def(&c.Dwell, 15*time.Minute)
 	def(&c.Mailbox, 30*time.Minute)
+	def(&c.Ledger, 24*time.Hour)
+	def(&c.LedgerPause, time.Second)
 	def(&c.BackoffBase, 2*time.Second)
 	def(&c.BackoffMax, 5*time.Minute)
 	def(&c.ShortWait, 2*time.Second)
 	if c.Reads == 0 {
 		c.Reads = 3
+	}
+	if c.LedgerRate == 0 {
+		c.LedgerRate = 2
 	}
 	if c.Workers == 0 {
 		c.Workers = 50

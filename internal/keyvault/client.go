@@ -31,11 +31,12 @@ const (
 	opGet            = "get_key"
 	opVersions       = "list_versions"
 	opRotationPolicy = "get_rotation_policy"
+	opDeleted        = "get_deleted_key"
 )
 
 // Client speaks to one vault. Safe for concurrent use.
 //
-// It holds four methods of an azkeys.Client and never the client itself:
+// It holds five methods of an azkeys.Client and never the client itself:
 // where a program can reach a value by reflection (html/template does), the
 // linker keeps all of its methods, DeleteKey and its kin among them.
 type Client struct {
@@ -44,6 +45,7 @@ type Client struct {
 	get            func(context.Context, string, string, *azkeys.GetKeyOptions) (azkeys.GetKeyResponse, error)
 	versions       func(string, *azkeys.ListKeyPropertiesVersionsOptions) *runtime.Pager[azkeys.ListKeyPropertiesVersionsResponse]
 	rotationPolicy func(context.Context, string, *azkeys.GetKeyRotationPolicyOptions) (azkeys.GetKeyRotationPolicyResponse, error)
+	deleted        func(context.Context, string, *azkeys.GetDeletedKeyOptions) (azkeys.GetDeletedKeyResponse, error)
 	opts           msapi.Options
 }
 
@@ -78,6 +80,7 @@ func New(vaultURL string, cred azcore.TokenCredential, hc *http.Client, opts ...
 		get:            az.GetKey,
 		versions:       az.NewListKeyPropertiesVersionsPager,
 		rotationPolicy: az.GetKeyRotationPolicy,
+		deleted:        az.GetDeletedKey,
 		opts:           msapi.NewOptions(opts...),
 	}, nil
 }

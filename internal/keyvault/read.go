@@ -93,6 +93,29 @@ func (c *Client) RotationPolicy(ctx context.Context, name string) (roll.Rotation
 	return out, nil
 }
 
+// Deleted asks whether the vault keeps a deleted key of the name. Where the
+// credential may not read deleted keys, that is the answer and not an error.
+func (c *Client) Deleted(ctx context.Context, name string) (roll.DeletedKey, error) {
+	var out roll.DeletedKey
+	err := c.call(ctx, msapi.Call{Operation: opDeleted, Method: http.MethodGet}, name, func(ctx context.Context) error {
+		resp, err := c.deleted(ctx, name, nil)
+		if err != nil {
+			return err
+		}
+		out = roll.DeletedKey{Readable: true, Found: true, PurgeAt: utc(resp.ScheduledPurgeDate)}
+		return nil
+	})
+	if e, ok := msapi.AsError(err); ok && e.Service == msapi.ServiceKeyVault {
+		switch e.Kind {
+		case msapi.KindForbidden:
+			return roll.DeletedKey{}, nil
+		case msapi.KindNotFound:
+			return roll.DeletedKey{Readable: true}, nil
+		}
+	}
+	return out, err
+}
+
 // bundle is a key with its public part, as create and get return it.
 func (c *Client) bundle(name string, b azkeys.KeyBundle) (roll.KeyVersion, error) {
 	if b.Key == nil || b.Attributes == nil {

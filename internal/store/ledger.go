@@ -29,6 +29,10 @@ type LedgerRow struct {
 	CreatedAt, FirstSeenAt, LastVerifiedAt       time.Time
 	// HSMPlatform: "0" software, "1" the old platform, "2" the new one; "" where no vault has shown it yet.
 	HSMPlatform string
+	// UnverifiedSince and Unread: since when its vault cannot be read, and why.
+	// What is known of the version is older than that.
+	UnverifiedSince *time.Time
+	Unread          string
 }
 
 // upsertLedger enters a version, or refreshes what is known of it. The
@@ -141,8 +145,11 @@ func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]Le
 	if p.AfterKey != "" {
 		after = &p.AfterTime
 	}
-	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at, hsm_platform
-	  FROM key_versions WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2) AND ($6 = '' OR state = $6)
+	rows, err := s.pool.Query(ctx, `SELECT tenant_id::text, key_id, vault_host, key_name, v.version, policies, origin, coalesce(roll_id::text, ''), state, created_at, first_seen_at, last_verified_at,
+	    k.unverified_since, coalesce(k.trouble->>'detail', ''), hsm_platform
+	  FROM key_versions v LEFT JOIN LATERAL (SELECT unverified_since, trouble FROM ledger_keys k
+	    WHERE k.tenant_id = v.tenant_id AND k.vault_host = v.vault_host AND k.key = lower(v.key_name)) k ON true
+	  WHERE tenant_id = $1 AND ($2 = '' OR key_id = $2) AND ($6 = '' OR state = $6)
 	    AND ($3::timestamptz IS NULL OR created_at < $3 OR created_at = $3 AND vault_host || ' ' || key_name || ' ' || version > $4)
 	  ORDER BY created_at DESC, vault_host || ' ' || key_name || ' ' || version LIMIT $5`, tenantID, p.KeyID, after, p.AfterKey, p.Limit, p.State)
 	if err != nil {
@@ -150,6 +157,6 @@ func (s *Store) Ledger(ctx context.Context, tenantID string, p LedgerPage) ([]Le
 	}
 	return pgx.CollectRows(rows, func(row pgx.CollectableRow) (LedgerRow, error) {
 		var l LedgerRow
-		return l, row.Scan(&l.TenantID, &l.KeyID, &l.VaultHost, &l.KeyName, &l.Version, &l.Policies, &l.Origin, &l.RollID, &l.State, &l.CreatedAt, &l.FirstSeenAt, &l.LastVerifiedAt, &l.HSMPlatform)
+		return l, row.Scan(&l.TenantID, &l.KeyID, &l.VaultHost, &l.KeyName, &l.Version, &l.Policies, &l.Origin, &l.RollID, &l.State, &l.CreatedAt, &l.FirstSeenAt, &l.LastVerifiedAt, &l.UnverifiedSince, &l.Unread, &l.HSMPlatform)
 	})
 }

@@ -67,6 +67,8 @@ func (s *Store) Tenants(ctx context.Context, afterTime time.Time, afterID string
 // one of the page before.
 type TenantFilter struct {
 	IncludeRetired bool
+	// NeedsAttention leaves those out that need no person now.
+	NeedsAttention bool
 	AfterTime      time.Time
 	AfterID        string
 	Limit          int
@@ -75,7 +77,8 @@ type TenantFilter struct {
 // TenantPage lists tenants, newest declaration first.
 func (s *Store) TenantPage(ctx context.Context, f TenantFilter) ([]Tenant, error) {
 	rows, err := s.pool.Query(ctx, selectTenants+`WHERE ($1 = '' OR (declared_at, id) < ($2, nullif($1, '')::uuid)) AND ($4 OR retired_at IS NULL)
-	  ORDER BY declared_at DESC, id DESC LIMIT $3`, f.AfterID, f.AfterTime, f.Limit, f.IncludeRetired)
+	  AND (NOT $5 OR id IN (SELECT tenant_id FROM tenant_attention WHERE cleared_at IS NULL AND level = 'error'))
+	  ORDER BY declared_at DESC, id DESC LIMIT $3`, f.AfterID, f.AfterTime, f.Limit, f.IncludeRetired, f.NeedsAttention)
 	if err != nil {
 		return nil, fmt.Errorf("listing tenants: %w", err)
 	}

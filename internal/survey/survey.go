@@ -3,6 +3,7 @@ package survey
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -148,6 +149,51 @@ func (g *Gateway) Key(ctx context.Context, inv roll.Inventory, k roll.Key) (roll
 		return ko, err
 	}
 	return ko, nil
+}
+
+// Look reads a key for the ledger: its versions, its rotation policy, and
+// where the vault has no such key, whether it keeps it as a deleted one. A
+// recorded version that the list leaves out is asked for by itself, since a
+// list may lag. It sends nothing but reads, and never asks for the key without
+// a version: the list has all that the ledger asks about, and a vault may
+// refuse to show a disabled version. An error means that nothing is known.
+func (g *Gateway) Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error) {
+	c, err := g.Vault(inv, k)
+	if err != nil {
+		return roll.LedgerLook{}, err
+	}
+	var l roll.LedgerLook
+	l.Versions, err = c.Versions(ctx, k.Name)
+	if notFound(err) || err == nil && len(l.Versions) == 0 {
+		l.Gone = true
+		l.Deleted, err = c.Deleted(ctx, k.Name)
+		return l, err
+	}
+	if err != nil {
+		return l, err
+	}
+	for _, version := range recorded {
+		if slices.ContainsFunc(l.Versions, func(v roll.KeyVersion) bool { return v.Version == version }) {
+			continue
+		}
+		v, err := c.Get(ctx, k.Name, version)
+		switch {
+		case err == nil:
+			l.Versions = append(l.Versions, v)
+		case !notFound(err):
+			return l, err
+		}
+	}
+	l.Rotation, err = c.RotationPolicy(ctx, k.Name)
+	if e, ok := msapi.AsError(err); ok && !e.Retryable() {
+		l.Rotation, err = roll.RotationPolicy{}, nil
+	}
+	return l, err
+}
+
+func notFound(err error) bool {
+	e, ok := msapi.AsError(err)
+	return ok && e.Service == msapi.ServiceKeyVault && e.Kind == msapi.KindNotFound
 }
 
 func (s *surveyor) policies(ctx context.Context, w roll.Workload) {

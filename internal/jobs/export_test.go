@@ -1,0 +1,4 @@
+package jobs
+
+// NewPace makes a pace for tests.
+var NewPace = newPace
