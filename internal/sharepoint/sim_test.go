@@ -23,7 +23,16 @@ const (
 // client certificate, as in production.
 func simulated(t *testing.T) (*sharepoint.Client, *sim.World) {
 	t.Helper()
+	c, w, _ := simulatedAt(t, func(*sim.Seed) {})
+	return c, w
+}
+
+// simulatedAt is simulated with a change of the seed, and makes clients for
+// further geos.
+func simulatedAt(t *testing.T, change func(*sim.Seed)) (*sharepoint.Client, *sim.World, func(adminURL string) *sharepoint.Client) {
+	t.Helper()
 	seed := sim.ContosoSeed()
+	change(&seed)
 	cert, key, err := sim.NewAppCertificate("sharepoint test")
 	if err != nil {
 		t.Fatal(err)
@@ -36,11 +45,14 @@ func simulated(t *testing.T) (*sharepoint.Client, *sim.World) {
 	t.Cleanup(func() { _ = srv.Close() })
 	cred, hc := msapitest.Connect(t, srv.DialMap(), srv.CAPEM(),
 		msapitest.App{ClientID: sim.ContosoClientID, Cert: cert, Key: key}, sim.ContosoTenant, public(t))
-	c, err := sharepoint.New(public(t), "https://"+admin, cred, hc)
-	if err != nil {
-		t.Fatal(err)
+	connect := func(adminURL string) *sharepoint.Client {
+		c, err := sharepoint.New(public(t), adminURL, cred, hc)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
 	}
-	return c, srv.World
+	return connect("https://" + admin), srv.World, connect
 }
 
 // newVersion makes a version that SharePoint can be rolled to.

@@ -170,6 +170,8 @@ func TestRefusals(t *testing.T) {
 			msapi.Error{Kind: msapi.KindRejected, Code: "Microsoft.SharePoint.Client.UnknownError", InnerCode: "-1", Message: "said so", RequestID: "c-1", MaybeApplied: true}},
 		{"401", 401, `{"error_description":"Unsupported app only token."}`,
 			msapi.Error{Kind: msapi.KindUnauthorized, Message: "Unsupported app only token.", RequestID: "sp-1"}},
+		{"403 for a secret", 403, `{"error_description":"Unsupported app only token."}`,
+			msapi.Error{Kind: msapi.KindForbidden, Message: "Unsupported app only token.", RequestID: "sp-1"}},
 		{"403", 403, `{"odata.error":{"code":"-2147024891, System.UnauthorizedAccessException","message":{"lang":"en-US","value":"Not you."}}}`,
 			msapi.Error{Kind: msapi.KindForbidden, Code: "-2147024891,_System.UnauthorizedAccessException", Message: "Not you.", RequestID: "sp-1"}},
 		{"403 in text", 403, "403 FORBIDDEN", msapi.Error{Kind: msapi.KindForbidden, Message: "403 FORBIDDEN", RequestID: "sp-1"}},

@@ -271,6 +271,10 @@ func (b *bench) query(xml string) spo {
 	b.t.Helper()
 	r := b.send(http.MethodPost, "https://contoso-admin.sharepoint.com/_vti_bin/client.svc/ProcessQuery", xml,
 		"Authorization", "Bearer "+b.token(spoScope), "Content-Type", "text/xml", "x-ms-client-request-id", "spo-op")
+	return readQuery(r)
+}
+
+func readQuery(r response) spo {
 	out := spo{status: r.status}
 	var items []any
 	if json.NewDecoder(bytes.NewReader(r.raw)).Decode(&items) != nil || len(items) == 0 {

@@ -31,17 +31,20 @@ func statusNames() []string {
 
 // geo is one SharePoint geography.
 type geo struct {
-	tenant      *tenant
-	id, host    string
-	status      int     // while nothing rolls
-	progress    float64 // while nothing rolls
-	sites       int
-	perSecond   float64
-	uriVersion  bool
-	changeAtEnd bool
-	slots       [2]*version
-	rolling     []*rolling // more than one in trap mode only
-	shown       []geoView  // what status reads have shown, each change once
+	tenant     *tenant
+	id, host   string
+	status     int     // while nothing rolls
+	progress   float64 // while nothing rolls
+	sites      int
+	perSecond  float64
+	uriVersion bool
+	uriForm    string
+
+	progressForm string
+	changeAtEnd  bool
+	slots        [2]*version
+	rolling      []*rolling // more than one in trap mode only
+	shown        []geoView  // what status reads have shown, each change once
 }
 
 // rolling is one key roll under way.
@@ -70,6 +73,7 @@ func (w *World) addGeo(t *tenant, s SharePoint, g Geo) error {
 	}
 	out := &geo{tenant: t, id: g.ID, host: host, status: status, progress: g.Progress, sites: g.SiteCount,
 		perSecond: or(s.SitesPerSecond, 80), uriVersion: s.URIVersion == nil || *s.URIVersion, changeAtEnd: s.URIChange != "start"}
+	t.change(out, s.SharePointOddities.withDefaults())
 	if status == StatusRegistered {
 		out.progress = 100
 	}
@@ -177,9 +181,9 @@ func (g *geo) uri(slot int) string {
 	case v == nil:
 		return ""
 	case g.uriVersion:
-		return v.kid()
+		return g.writeURI(v.kid())
 	default:
-		return v.key.id()
+		return g.writeURI(v.key.id())
 	}
 }
 

@@ -158,6 +158,7 @@ type SharePointSettings struct {
 	SitesPerSecond *float64 `json:"sites_per_second,omitempty"`
 	URIVersion     *bool    `json:"uri_version,omitempty"`
 	URIChange      *string  `json:"uri_change,omitempty"`
+	SharePointOddities
 }
 
 // SetSharePoint changes how a geo looks and behaves. Rolls under way keep
@@ -181,6 +182,10 @@ func (w *World) SetSharePoint(s SharePointSettings) error {
 	if s.SitesPerSecond != nil && *s.SitesPerSecond <= 0 {
 		return fmt.Errorf("sites_per_second must be more than 0: %w", ErrRefused)
 	}
+	if err := s.check(); err != nil {
+		return err
+	}
+	g.tenant.change(g, s.SharePointOddities)
 	g.status = status
 	if status == StatusRegistered {
 		g.progress = 100

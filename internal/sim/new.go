@@ -95,6 +95,9 @@ func (w *World) addTenant(s Tenant) error {
 	for _, m := range s.Exchange.Mailboxes {
 		t.mailboxes = append(t.mailboxes, &mailbox{address: m.Address, guid: newGUID(), policy: m.Policy, shown: m.Policy})
 	}
+	if err := s.SharePoint.check(); err != nil {
+		return misfit("sharepoint", err)
+	}
 	for i, g := range s.SharePoint.Geos {
 		if err := w.addGeo(t, s.SharePoint, g); err != nil {
 			return misfit(step("sharepoint/geos", i), err)

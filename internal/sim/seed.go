@@ -33,7 +33,8 @@ import (
 //	     {"name": "NA Mailboxes", "guid": "…", "description": "", "workload": "exchange", "enabled": true, "assigned": false,
 //	      "purge_requested": false, "test": {"result": "", "detail": ""}, "azure_key_ids": ["https://contoso-exo-a.vault.azure.net/keys/Key001"]}],
 //	     "mailboxes": [{"address": "vip@contoso.com", "policy": "…guid…"}]},
-//	   "sharepoint": {"sites_per_second": 80, "uri_version": true, "uri_change": "end", "geos": [
+//	   "sharepoint": {"sites_per_second": 80, "uri_version": true, "uri_change": "end", "rolls_per": "geo", "progress_form": "value",
+//	     "uri_form": "plain", "secret_token_status": 401, "geos": [
 //	     {"id": "NAM", "admin_host": "contoso-admin.sharepoint.com", "status": "Registered", "site_count": 240,
 //	      "primary": {"vault": "contoso-spo-a", "key": "…", "version": ""}, "secondary": {…}}]}}]}
 //
@@ -228,6 +229,7 @@ type SharePoint struct {
 	URIVersion     *bool   `json:"uri_version,omitempty"`
 	URIChange      string  `json:"uri_change,omitempty"`
 	Geos           []Geo   `json:"geos,omitempty"`
+	SharePointOddities
 }
 
 // Geo is one SharePoint geography. Status is Unregistered, Registering,

@@ -131,3 +131,23 @@ func newVersionID() string {
 	_, _ = rand.Read(b[:])
 	return hex.EncodeToString(b[:])
 }
+
+// AddGeo gives the tenant one more SharePoint geo, Registered, with an admin
+// site, two vaults and two keys of its own. For Contoso and "EUR" they are
+// contosoeur-admin…, contoso-eur-a and contoso-eur-b, and Contoso-EUR-A-Key001
+// and Contoso-EUR-B-Key001. The tenant must have a geo already, whose admin
+// host, site count and keys it is made after.
+func (t *Tenant) AddGeo(id string) {
+	like := t.SharePoint.Geos[0]
+	prefix, rest, _ := strings.Cut(like.AdminHost, "-admin.")
+	lower := strings.ToLower(id)
+	g := Geo{ID: id, AdminHost: prefix + lower + "-admin." + rest, SiteCount: like.SiteCount}
+	for i, slot := range []*Slot{&g.Primary, &g.Secondary} {
+		letter := string(rune('a' + i))
+		*slot = Slot{Vault: prefix + "-" + lower + "-" + letter, Key: t.Name + "-" + strings.ToUpper(id+"-"+letter) + "-Key001"}
+		sum := sha256.Sum256([]byte(t.ID + "/" + slot.Vault))
+		t.Vaults = append(t.Vaults, Vault{Name: slot.Vault, Keys: []Key{{Name: slot.Key, Versions: []KeyVersion{
+			{Version: hex.EncodeToString(sum[:16]), Created: time.Date(2025, 3, 3, 9, 0, 0, 0, time.UTC)}}}}})
+	}
+	t.SharePoint.Geos = append(t.SharePoint.Geos, g)
+}

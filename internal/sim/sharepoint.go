@@ -25,10 +25,10 @@ func (w *World) serveSharePoint(rw http.ResponseWriter, r *http.Request, host st
 	id, err := w.bearer(r, "https://"+host, g.tenant)
 	switch {
 	case err != nil:
-		w.refuseToken(rw, g, err.Error())
+		w.refuseToken(rw, g, 401, err.Error())
 		return
 	case id.claims.AppIDACR != "2":
-		w.refuseToken(rw, g, "Unsupported app only token.")
+		w.refuseToken(rw, g, g.tenant.secretStatus, "Unsupported app only token.")
 		return
 	}
 	switch {
@@ -43,10 +43,12 @@ func (w *World) serveSharePoint(rw http.ResponseWriter, r *http.Request, host st
 	}
 }
 
-// refuseToken is SharePoint's 401.
-func (w *World) refuseToken(rw http.ResponseWriter, g *geo, reason string) {
+// refuseToken is SharePoint's 401, or 403.
+func (w *World) refuseToken(rw http.ResponseWriter, g *geo, status int, reason string) {
 	w.unauthorized(ServiceSharePoint)
-	writeAnswer(rw, sharePointRefusal(g.tenant, reason))
+	ans := sharePointRefusal(g.tenant, reason)
+	ans.status = status
+	writeAnswer(rw, ans)
 }
 
 func sharePointRefusal(t *tenant, reason string) answer {
@@ -124,19 +126,11 @@ func (w *World) namedKey(t *tenant, q query) []*key {
 
 // reply is the reply array with the status of the geo.
 func (g *geo) reply(q query, c *call, now time.Time) answer {
-	view := g.view(c, now)
 	out := []any{csomHead()}
 	for _, id := range q.objectPath {
 		out = append(out, id, map[string]any{"IsNull": false})
 	}
-	return jsonAnswer(200, append(out, q.action, map[string]any{
-		"_ObjectType_":         "SP.CustomerKeyStatusInfo",
-		"PrimaryKeyVaultUri":   view.primary,
-		"SecondaryKeyVaultUri": view.secondary,
-		"RecoveryEnabled":      false,
-		"Status":               view.status,
-		"RegistrationProgress": view.progress,
-	}))
+	return jsonAnswer(200, append(out, q.action, g.statusInfo(c, now)))
 }
 
 // rollKey begins a roll for the API.
@@ -158,6 +152,10 @@ func (w *World) mayRoll(g *geo, slot int, keys []*key, versionID string, now tim
 	if status, _ := g.seen(now); status != StatusRegistered && (!w.trap || status != StatusRolling) {
 		return nil, &csomError{"System.InvalidOperationException", -2146233079,
 			"The operation is not valid while the data encryption policy of this geography is in state " + statusNames()[status] + "."}
+	}
+	if other := g.elsewhere(); other != nil && !w.trap {
+		return nil, &csomError{"System.InvalidOperationException", -2146233079,
+			"The operation is not valid while the data encryption policy of geography " + other.id + " is in state Rolling."}
 	}
 	if len(keys) == 0 {
 		return nil, &csomError{"System.ArgumentException", -2147024809, "The key vault or the key was not found."}

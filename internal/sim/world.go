@@ -64,6 +64,8 @@ type tenant struct {
 	refresh          time.Duration
 	warnings         []string
 	exo              ExchangeOddities
+	rollsPer         string // "geo" or "tenant"
+	secretStatus     int
 	exoCalls         int      // for the budget in Rate-Limit headers
 	subscriptions    []string // ids
 	accounts         []*account
