@@ -111,6 +111,10 @@ type Config struct {
 	LedgerRate float64 `env:"LEDGER_RATE" envDefault:"2"`
 	// Least time between two such looks at one vault.
 	LedgerPause time.Duration `env:"LEDGER_PAUSE" envDefault:"1s"`
+	// How often each tenant is compared with what Microsoft has, give or take a tenth. Danger: Microsoft throttles a tenant that is asked too often.
+	DriftCheck time.Duration `env:"DRIFT_CHECK" envDefault:"6h"`
+	// How soon a tenant is compared again after a failure that will pass; it doubles with each further one, up to DRIFT_CHECK.
+	DriftRetry time.Duration `env:"DRIFT_RETRY" envDefault:"5m"`
 }
 
 // jobs is the part of the configuration that the workers take.
@@ -120,7 +124,7 @@ func (c Config) jobs() jobs.Config {
 		CallKeyVault: c.KeyVaultCall, CallExchange: c.ExchangeCall, CallSharePoint: c.SharePointCall, CallRead: c.ReadCall,
 		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle,
 		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads, Mailbox: c.MailboxCheck,
-		Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause,
+		Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause, Drift: c.DriftCheck, DriftRetry: c.DriftRetry,
 		BackoffBase: c.BackoffBase, BackoffMax: c.BackoffMax, Workers: c.Workers,
 	}
 }

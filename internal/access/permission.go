@@ -15,6 +15,7 @@ const (
 	WriteTenants           Action = "tenant.write"
 	ApproveTenantChange    Action = "tenant_change.approve"
 	RejectTenantChange     Action = "tenant_change.reject"
+	Discover               Action = "tenant.discover"
 	ReleaseSharePointLease Action = "sharepoint_lease.release"
 	MakePlan               Action = "plan.make"
 	ReadRolls              Action = "roll.read"
@@ -44,6 +45,8 @@ func Rules() []Rule {
 		{WriteTenants, []Role{Admin}, false},
 		{ApproveTenantChange, []Role{Admin}, true},
 		{RejectTenantChange, []Role{Admin}, true},
+		// It calls Microsoft with the tenant's credential, as a plan does.
+		{Discover, []Role{Requester, Approver, Operator, Admin}, false},
 		{ReleaseSharePointLease, []Role{Operator, Admin}, true},
 		// A dry run calls Microsoft with the tenant's credential, so it is more than reading.
 		{MakePlan, []Role{Requester, Approver, Operator, Admin}, false},

@@ -32,6 +32,8 @@ func goodRequests() map[string][]string {
 		"getTenant":              {"GET", tenantPath, ""},
 		"putTenant":              {"PUT", tenantPath, tenantBody, "If-None-Match", "*"},
 		"retireTenant":           {"POST", tenantPath + "/retire", reasonBody},
+		"discoverTenant":         {"POST", tenantPath + "/discover", ""},
+		"getTenantDrift":         {"GET", tenantPath + "/drift", ""},
 		"listKeyVersions":        {"GET", tenantPath + "/key-versions?key=spo-a&state=enabled", ""},
 		"listTenantChanges":      {"GET", tenantPath + "/changes?state=pending", ""},
 		"getTenantChange":        {"GET", tenantPath + "/changes/" + someRoll, ""},

@@ -17,6 +17,60 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for DriftItemCode.
+const (
+	DriftItemCodeAssignmentDiffers      DriftItemCode = "assignment_differs"
+	DriftItemCodeGeoStatusNotRegistered DriftItemCode = "geo_status_not_registered"
+	DriftItemCodeKeyMissing             DriftItemCode = "key_missing"
+	DriftItemCodeKeyNewerVersion        DriftItemCode = "key_newer_version"
+	DriftItemCodePolicyDisabled         DriftItemCode = "policy_disabled"
+	DriftItemCodePolicyExtra            DriftItemCode = "policy_extra"
+	DriftItemCodePolicyKeysDiffer       DriftItemCode = "policy_keys_differ"
+	DriftItemCodePolicyMissing          DriftItemCode = "policy_missing"
+	DriftItemCodePolicyPurgeRequested   DriftItemCode = "policy_purge_requested"
+	DriftItemCodePolicyRenamed          DriftItemCode = "policy_renamed"
+	DriftItemCodeSlotOtherKey           DriftItemCode = "slot_other_key"
+	DriftItemCodeSlotVersionBehind      DriftItemCode = "slot_version_behind"
+	DriftItemCodeSlotVersionUnknown     DriftItemCode = "slot_version_unknown"
+	DriftItemCodeSlotsSwapped           DriftItemCode = "slots_swapped"
+)
+
+// Valid indicates whether the value is a known member of the DriftItemCode enum.
+func (e DriftItemCode) Valid() bool {
+	switch e {
+	case DriftItemCodeAssignmentDiffers:
+		return true
+	case DriftItemCodeGeoStatusNotRegistered:
+		return true
+	case DriftItemCodeKeyMissing:
+		return true
+	case DriftItemCodeKeyNewerVersion:
+		return true
+	case DriftItemCodePolicyDisabled:
+		return true
+	case DriftItemCodePolicyExtra:
+		return true
+	case DriftItemCodePolicyKeysDiffer:
+		return true
+	case DriftItemCodePolicyMissing:
+		return true
+	case DriftItemCodePolicyPurgeRequested:
+		return true
+	case DriftItemCodePolicyRenamed:
+		return true
+	case DriftItemCodeSlotOtherKey:
+		return true
+	case DriftItemCodeSlotVersionBehind:
+		return true
+	case DriftItemCodeSlotVersionUnknown:
+		return true
+	case DriftItemCodeSlotsSwapped:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Evidence.
 const (
 	EvidenceAccepted  Evidence = "accepted"
@@ -692,6 +746,45 @@ type ChangeApproval struct {
 	Hash string `json:"hash"`
 }
 
+// Discovery A tenant's declaration held against what Microsoft has.
+type Discovery struct {
+	// At When Microsoft was read.
+	At         time.Time    `json:"at"`
+	Drift      []DriftItem  `json:"drift"`
+	NotChecked []NotChecked `json:"not_checked"`
+
+	// Observed What Microsoft showed. What could not be read is left out and stands in `not_checked`.
+	Observed Observed `json:"observed"`
+
+	// TenantID A UUID in lower case.
+	TenantID UUID `json:"tenant_id"`
+}
+
+// DriftItem A difference between the declaration and what Microsoft has.
+type DriftItem struct {
+	// Code Stable; for programs.
+	Code DriftItemCode `json:"code"`
+
+	// Declared What the declaration or the ledger says.
+	Declared   string    `json:"declared"`
+	LastSeenAt time.Time `json:"last_seen_at"`
+
+	// Remedy What a person does about it.
+	Remedy string `json:"remedy"`
+
+	// Seen What Microsoft shows.
+	Seen string `json:"seen"`
+
+	// Since When it was first seen.
+	Since time.Time `json:"since"`
+
+	// Subject What differs, such as `key:spo-a`, `policy:exo-na` or `slot:spo/primary`.
+	Subject string `json:"subject"`
+}
+
+// DriftItemCode Stable; for programs.
+type DriftItemCode string
+
 // Duration Numbers with a unit (`h`, `m`, `s` or `ms`), such as `24h` or `1h30m`; `0s` is none.
 type Duration = string
 
@@ -946,6 +1039,85 @@ type LeftBehind struct {
 
 // NextCursor Give it as `cursor` to read the next page; left out on the last page.
 type NextCursor = string
+
+// NotChecked Something that could not be compared. What was known of it before stands.
+type NotChecked struct {
+	// Code Why: what the read failed with, or why there was nothing to compare.
+	Code    string `json:"code"`
+	Detail  string `json:"detail"`
+	Remedy  string `json:"remedy"`
+	Subject string `json:"subject"`
+}
+
+// Observed What Microsoft showed. What could not be read is left out and stands in `not_checked`.
+type Observed struct {
+	// Assignment The multi-workload policy that is assigned to the tenant; which names Microsoft gives is not documented.
+	Assignment *ObservedAssignment `json:"assignment,omitempty"`
+	Geos       []ObservedGeo       `json:"geos"`
+	Keys       []ObservedKey       `json:"keys"`
+	Policies   []ObservedPolicy    `json:"policies"`
+}
+
+// ObservedAssignment The multi-workload policy that is assigned to the tenant; which names Microsoft gives is not documented.
+type ObservedAssignment struct {
+	Assigned bool   `json:"assigned"`
+	GUID     string `json:"guid,omitempty,omitzero"`
+	Name     string `json:"name,omitempty,omitzero"`
+}
+
+// ObservedGeo SharePoint's status and slots of a geo.
+type ObservedGeo struct {
+	// ID Microsoft's code for the geo.
+	ID GeoID `json:"id"`
+
+	// Percent How far it is, where SharePoint shows it.
+	Percent *float64 `json:"percent,omitempty"`
+
+	// Primary The key URI of the slot, as SharePoint shows it.
+	Primary   string `json:"primary,omitempty,omitzero"`
+	Secondary string `json:"secondary,omitempty,omitzero"`
+
+	// Status Microsoft's word, or `unknown`.
+	Status string `json:"status"`
+}
+
+// ObservedKey A declared key in its vault.
+type ObservedKey struct {
+	CreatedAt time.Time `json:"created_at"`
+	Enabled   bool      `json:"enabled"`
+
+	// ID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	ID ID `json:"id"`
+
+	// Name The key's name in its vault.
+	Name KeyName `json:"name"`
+
+	// VaultURL The https address of an Azure Key Vault or Managed HSM.
+	VaultURL VaultURL `json:"vault_url"`
+
+	// Version The newest version.
+	Version string `json:"version"`
+
+	// Versions How many versions the vault lists.
+	Versions int `json:"versions"`
+}
+
+// ObservedPolicy An Exchange or multi-workload policy. `id` is its declared id, absent where it is not declared.
+type ObservedPolicy struct {
+	Enabled bool   `json:"enabled"`
+	GUID    string `json:"guid,omitempty,omitzero"`
+
+	// ID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	ID ID `json:"id,omitempty,omitzero"`
+
+	// Keys Key URIs as Exchange shows them.
+	Keys           []string `json:"keys"`
+	Name           string   `json:"name,omitempty,omitzero"`
+	PurgeRequested bool     `json:"purge_requested"`
+
+	// Workload What a data encryption policy covers.
+	Workload Workload `json:"workload"`
+}
 
 // Plan The steps that a roll would take, with what was found.
 type Plan struct {
@@ -1664,6 +1836,23 @@ type TenantDeclaration struct {
 // TenantDeclarationApproval Whether a second person must approve each roll; `required` where left out.
 type TenantDeclarationApproval string
 
+// TenantDrift What the last comparisons of a tenant left.
+type TenantDrift struct {
+	// ComparedAt The last look that no passing failure cut short.
+	ComparedAt time.Time   `json:"compared_at,omitempty,omitzero"`
+	Drift      []DriftItem `json:"drift"`
+
+	// LookedAt The last look; absent before the first.
+	LookedAt time.Time `json:"looked_at,omitempty,omitzero"`
+
+	// NextAt When its turn comes again.
+	NextAt     time.Time    `json:"next_at"`
+	NotChecked []NotChecked `json:"not_checked"`
+
+	// TenantID A UUID in lower case.
+	TenantID UUID `json:"tenant_id"`
+}
+
 // TenantList One page of tenants.
 type TenantList struct {
 	Items []Tenant `json:"items"`
@@ -2027,6 +2216,12 @@ type ServerInterface interface {
 	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 	RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID)
+	// DiscoverTenant Compare the declaration with what Microsoft has
+	// (POST /v1/tenants/{tenant_id}/discover)
+	DiscoverTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID)
+	// GetTenantDrift Read the drift that stands
+	// (GET /v1/tenants/{tenant_id}/drift)
+	GetTenantDrift(w http.ResponseWriter, r *http.Request, tenantID TenantID)
 	// ListKeyVersions List the ledger of key versions
 	// (GET /v1/tenants/{tenant_id}/key-versions)
 	ListKeyVersions(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListKeyVersionsParams)
@@ -2189,6 +2384,18 @@ func (_ Unimplemented) ApproveTenantChange(w http.ResponseWriter, r *http.Reques
 // RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 // (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 func (_ Unimplemented) RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// DiscoverTenant Compare the declaration with what Microsoft has
+// (POST /v1/tenants/{tenant_id}/discover)
+func (_ Unimplemented) DiscoverTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTenantDrift Read the drift that stands
+// (GET /v1/tenants/{tenant_id}/drift)
+func (_ Unimplemented) GetTenantDrift(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -3385,6 +3592,58 @@ func (siw *ServerInterfaceWrapper) RejectTenantChange(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// DiscoverTenant operation middleware
+func (siw *ServerInterfaceWrapper) DiscoverTenant(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.DiscoverTenant(w, r, tenantID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// GetTenantDrift operation middleware
+func (siw *ServerInterfaceWrapper) GetTenantDrift(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTenantDrift(w, r, tenantID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListKeyVersions operation middleware
 func (siw *ServerInterfaceWrapper) ListKeyVersions(w http.ResponseWriter, r *http.Request) {
 
@@ -3705,6 +3964,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/changes/{change_id}/reject", wrapper.RejectTenantChange)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/discover", wrapper.DiscoverTenant)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/drift", wrapper.GetTenantDrift)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/key-versions", wrapper.ListKeyVersions)
@@ -4536,6 +4801,50 @@ func (response RejectTenantChange200JSONResponse) VisitRejectTenantChangeRespons
 	return err
 }
 
+type DiscoverTenantRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+}
+
+type DiscoverTenantResponseObject interface {
+	VisitDiscoverTenantResponse(w http.ResponseWriter) error
+}
+
+type DiscoverTenant200JSONResponse Discovery
+
+func (response DiscoverTenant200JSONResponse) VisitDiscoverTenantResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type GetTenantDriftRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+}
+
+type GetTenantDriftResponseObject interface {
+	VisitGetTenantDriftResponse(w http.ResponseWriter) error
+}
+
+type GetTenantDrift200JSONResponse TenantDrift
+
+func (response GetTenantDrift200JSONResponse) VisitGetTenantDriftResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListKeyVersionsRequestObject struct {
 	TenantID TenantID `json:"tenant_id"`
 	Params   ListKeyVersionsParams
@@ -4704,6 +5013,12 @@ type StrictServerInterface interface {
 	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 	RejectTenantChange(ctx context.Context, request RejectTenantChangeRequestObject) (RejectTenantChangeResponseObject, error)
+	// DiscoverTenant Compare the declaration with what Microsoft has
+	// (POST /v1/tenants/{tenant_id}/discover)
+	DiscoverTenant(ctx context.Context, request DiscoverTenantRequestObject) (DiscoverTenantResponseObject, error)
+	// GetTenantDrift Read the drift that stands
+	// (GET /v1/tenants/{tenant_id}/drift)
+	GetTenantDrift(ctx context.Context, request GetTenantDriftRequestObject) (GetTenantDriftResponseObject, error)
 	// ListKeyVersions List the ledger of key versions
 	// (GET /v1/tenants/{tenant_id}/key-versions)
 	ListKeyVersions(ctx context.Context, request ListKeyVersionsRequestObject) (ListKeyVersionsResponseObject, error)
@@ -5482,6 +5797,58 @@ func (sh *strictHandler) RejectTenantChange(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RejectTenantChangeResponseObject); ok {
 		if err := validResponse.VisitRejectTenantChangeResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// DiscoverTenant operation middleware
+func (sh *strictHandler) DiscoverTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
+	var request DiscoverTenantRequestObject
+
+	request.TenantID = tenantID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.DiscoverTenant(ctx, request.(DiscoverTenantRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "DiscoverTenant")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(DiscoverTenantResponseObject); ok {
+		if err := validResponse.VisitDiscoverTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTenantDrift operation middleware
+func (sh *strictHandler) GetTenantDrift(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
+	var request GetTenantDriftRequestObject
+
+	request.TenantID = tenantID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTenantDrift(ctx, request.(GetTenantDriftRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTenantDrift")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTenantDriftResponseObject); ok {
+		if err := validResponse.VisitGetTenantDriftResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -69,6 +69,35 @@ func TestDeclarationsThatCannotBe(t *testing.T) {
 	refused(t, h.as("aud", "GET", tenantPath, nil), 404, api.ProblemCodeNotFound)
 }
 
+// What differs at Microsoft is answered and stands; whoever may read a tenant
+// sees it, and whoever may plan may look anew.
+func TestDiscoverAndDrift(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	refused(t, h.as("olga", "POST", tenantPath+"/discover", nil), 404, api.ProblemCodeNotFound)
+	refused(t, h.as("aud", "GET", tenantPath+"/drift", nil), 404, api.ProblemCodeNotFound)
+	h.declare()
+	before := answer[api.TenantDrift](t, h.as("aud", "GET", tenantPath+"/drift", nil), 200)
+	if !before.LookedAt.IsZero() || before.NextAt.IsZero() || len(before.Drift) != 0 {
+		t.Errorf("before the first look: %+v", before)
+	}
+	refused(t, h.as("aud", "POST", tenantPath+"/discover", nil), 403, api.ProblemCodeForbidden)
+	_, err := h.sim.World.StrangerVersion("contoso-exo-a", "Contoso-EXO-A-Key001", nil)
+	must(t, err)
+	must(t, h.sim.World.SetPermission(sim.Permission{Tenant: sim.ContosoTenant, KeyVault: map[string]bool{"contoso-spo-b": false}}))
+	d := answer[api.Discovery](t, h.as("olga", "POST", tenantPath+"/discover", nil), 200)
+	if len(d.Drift) != 1 || d.Drift[0].Code != "key_newer_version" || len(d.NotChecked) != 1 || d.NotChecked[0].Subject != "key:spo-b" {
+		t.Errorf("%+v %+v", d.Drift, d.NotChecked)
+	}
+	if o := d.Observed; len(o.Policies) != 2 || len(o.Keys) != 5 || len(o.Geos) != 1 || o.Assignment == nil || o.Assignment.Name != "Contoso_Global" {
+		t.Errorf("observed %+v", d.Observed)
+	}
+	stands := answer[api.TenantDrift](t, h.as("aud", "GET", tenantPath+"/drift", nil), 200)
+	if diff := cmp.Diff(d.Drift, stands.Drift); diff != "" || stands.ComparedAt.IsZero() {
+		t.Errorf("compared %v:\n%s", stands.ComparedAt, diff)
+	}
+}
+
 func TestRetire(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -176,6 +176,10 @@ func (late) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, e
 	return obs, nil
 }
 
+func (l late) Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
+	return l.Survey(ctx, inv)
+}
+
 // Reads that were cut off are not taken for findings about the tenant.
 func TestPlanOutOfTime(t *testing.T) {
 	t.Parallel()

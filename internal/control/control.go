@@ -22,6 +22,7 @@ import (
 // beside it holds what could be read, with a Trouble in place of the rest.
 // Check says what of a declaration cannot be right, as *roll.InvalidError.
 type surveyor interface {
+	discoverer
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Check(inv roll.Inventory) error
 }

@@ -108,7 +108,8 @@ type Estate struct {
 
 	up, open, active, started, progress, stuck, queueDepth, queueOldest, leases, leaseOldest, workers *prometheus.Desc
 
-	violations, unwell, verified *prometheus.Desc
+	violations, unwell, verified       *prometheus.Desc
+	drift, driftUnchecked, driftOldest *prometheus.Desc
 }
 
 // NewEstate makes the collector; register it once per process.
@@ -131,12 +132,16 @@ func NewEstate(st *store.Store, b roll.Bounds) *Estate {
 		violations:  d("ledger_violations", "Promises of the ledger that are broken now, by code.", "code"),
 		unwell:      d("ledger_versions_unwell", "Key versions of the ledger that were last seen in this state; each must be enabled.", "state"),
 		verified:    d("ledger_oldest_verified_timestamp_seconds", "When the vault of the key that has gone unread longest last answered, by whether its tenant is retired.", "tenants"),
+
+		drift:          d("drift_items", "Differences between declarations and what Microsoft has that stand now, by code.", "code"),
+		driftUnchecked: d("drift_not_checked_items", "What the last comparisons of the tenants could not check."),
+		driftOldest:    d("drift_compared_timestamp_seconds", "Oldest last complete comparison among the tenants; one that was never compared counts from its declaration."),
 	}
 }
 
 // Describe implements prometheus.Collector.
 func (e *Estate) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{e.up, e.open, e.active, e.started, e.progress, e.stuck, e.queueDepth, e.queueOldest, e.leases, e.leaseOldest, e.workers, e.violations, e.unwell, e.verified} {
+	for _, d := range []*prometheus.Desc{e.up, e.open, e.active, e.started, e.progress, e.stuck, e.queueDepth, e.queueOldest, e.leases, e.leaseOldest, e.workers, e.violations, e.unwell, e.verified, e.drift, e.driftUnchecked, e.driftOldest} {
 		ch <- d
 	}
 }
@@ -156,6 +161,10 @@ func (e *Estate) Collect(ch chan<- prometheus.Metric) {
 	var ledger store.LedgerStats
 	if err == nil {
 		ledger, err = e.store.LedgerStats(ctx)
+	}
+	var drift store.DriftStats
+	if err == nil {
+		drift, err = e.store.DriftStats(ctx)
 	}
 	if err != nil {
 		gauge(e.up, 0)
@@ -182,6 +191,11 @@ func (e *Estate) Collect(ch chan<- prometheus.Metric) {
 			gauge(e.unwell, float64(ledger.Unwell[state]), state)
 		}
 	}
+	for _, code := range roll.DriftCodes() {
+		gauge(e.drift, float64(drift.Items[code]), code)
+	}
+	gauge(e.driftUnchecked, float64(drift.NotChecked))
+	since(e.driftOldest, drift.Oldest)
 	e.rolls(gauge, since, open)
 }
 

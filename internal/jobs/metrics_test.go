@@ -98,3 +98,24 @@ func TestScrapeWithoutDatabase(t *testing.T) {
 		t.Errorf("keyroll_database_up: %v", got)
 	}
 }
+
+// value gathers one series' value; -1 where there is none.
+func value(t *testing.T, e *jobs.Estate, name, labels string) float64 {
+	t.Helper()
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(e)
+	families, err := reg.Gather()
+	must(t, err)
+	for _, f := range families {
+		for _, m := range f.GetMetric() {
+			var list []string
+			for _, l := range m.GetLabel() {
+				list = append(list, l.GetName()+"="+l.GetValue())
+			}
+			if f.GetName() == name && strings.Join(list, ",") == labels {
+				return m.GetGauge().GetValue()
+			}
+		}
+	}
+	return -1
+}

@@ -45,6 +45,8 @@ type Tenants interface {
 	Sites(inv roll.Inventory, geo string) (sites, error)
 	// Survey reads everything; its error joins failures that will pass.
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
+	// Discover reads everything for a comparison, likewise.
+	Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	// Policy reads one policy and the newest version of each of its keys: what rule 5 asks about.
 	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
 	// Look reads a key for the ledger, the recorded versions each for itself
@@ -60,6 +62,7 @@ type Connectors[V vault, M mail, S sites] interface {
 	Exchange(inv roll.Inventory) (M, error)
 	SharePoint(inv roll.Inventory, geo string) (S, error)
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
+	Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
 	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
 }
@@ -108,6 +111,9 @@ type Config struct {
 	Ledger      time.Duration
 	LedgerRate  float64
 	LedgerPause time.Duration
+	// Drift is how often a tenant is compared with what Microsoft has (6 h), and
+	// DriftRetry how soon again after a failure that will pass (5 min, doubling).
+	Drift, DriftRetry time.Duration
 	// BackoffBase and BackoffMax bound the wait after a failure (2 s, 5 min).
 	BackoffBase, BackoffMax time.Duration
 	// ShortWait is how long a job waits in place instead of being put off (2 s).
@@ -141,6 +147,8 @@ func (c Config) WithDefaults() Config {
 	def(&c.Mailbox, 30*time.Minute)
 	def(&c.Ledger, 24*time.Hour)
 	def(&c.LedgerPause, time.Second)
+	def(&c.Drift, 6*time.Hour)
+	def(&c.DriftRetry, 5*time.Minute)
 	def(&c.BackoffBase, 2*time.Second)
 	def(&c.BackoffMax, 5*time.Minute)
 	def(&c.ShortWait, 2*time.Second)

@@ -32,7 +32,8 @@ const subjectHeads = `
   UNION ALL SELECT 'token/' || id, version, audit_chain, '' FROM api_tokens
   UNION ALL SELECT 'lease/' || tenant_id || '/' || scope, version, audit_chain, '' FROM sharepoint_leases WHERE version > 0
   UNION ALL SELECT 'mailbox/' || roll_id || '/' || policy_id || '/' || mailbox, version, audit_chain, '' FROM mailbox_watches WHERE version > 0
-  UNION ALL SELECT 'ledger/' || tenant_id || '/' || vault_host || '/' || key, version, audit_chain, '' FROM ledger_keys WHERE version > 0`
+  UNION ALL SELECT 'ledger/' || tenant_id || '/' || vault_host || '/' || key, version, audit_chain, '' FROM ledger_keys WHERE version > 0
+  UNION ALL SELECT 'drift/' || tenant_id, version, audit_chain, '' FROM tenant_comparisons WHERE version > 0`
 
 // VerifyAudit holds every entry of the log against the subjects' versions and
 // digests, in one snapshot. progress, where not nil, is told how many entries

@@ -154,6 +154,7 @@ func (s *Store) declare(ctx context.Context, inv roll.Inventory, version int64, 
 		}
 		b = &pgx.Batch{}
 		queueProjection(b, inv)
+		queueComparison(b, inv.TenantID, now)
 		return send(ctx, tx, b)
 	})
 	switch {

@@ -1,0 +1,24 @@
+package api_test
+
+import (
+	"context"
+
+	"github.com/keyroll/keyroll/internal/api"
+)
+
+func sampleDrift() ([]api.DriftItem, []api.NotChecked) {
+	return []api.DriftItem{{Code: "slots_swapped", Subject: "policy:spo", Declared: "a, b", Seen: "b, a", Remedy: "correct it", Since: someTime, LastSeenAt: someTime}},
+		[]api.NotChecked{{Subject: "key:exo-a", Code: "forbidden", Detail: "no", Remedy: "grant it"}}
+}
+
+func (s *stub) DiscoverTenant(_ context.Context, r api.DiscoverTenantRequestObject) (api.DiscoverTenantResponseObject, error) {
+	drift, not := sampleDrift()
+	return api.DiscoverTenant200JSONResponse{TenantID: someTenant, At: someTime, Drift: drift, NotChecked: not, Observed: api.Observed{
+		Policies: []api.ObservedPolicy{}, Keys: []api.ObservedKey{}, Geos: []api.ObservedGeo{}, Assignment: &api.ObservedAssignment{},
+	}}, s.act(r)
+}
+
+func (s *stub) GetTenantDrift(_ context.Context, r api.GetTenantDriftRequestObject) (api.GetTenantDriftResponseObject, error) {
+	drift, not := sampleDrift()
+	return api.GetTenantDrift200JSONResponse{TenantID: someTenant, Drift: drift, NotChecked: not, NextAt: someTime}, s.act(r)
+}
