@@ -37,7 +37,7 @@ func contosoDeclaration() api.TenantDeclaration {
 			{ID: "exo-na", Workload: "exchange", Name: "NA Mailboxes", GUID: guids["NA Mailboxes"], Keys: []string{"exo-a", "exo-b"}, SampleMailboxes: []string{"vip@contoso.com"}},
 			{ID: "spo", Workload: "sharepoint", Geo: "NAM", Primary: "spo-a", Secondary: "spo-b"},
 		},
-		Windows: []map[string]any{},
+		Windows: []api.Window{},
 		Vetoes:  api.Vetoes{"rotation_policy_expiry": "error"},
 	}
 }

@@ -66,6 +66,10 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 			}
 		}),
 	}
+	inv.Windows, inv.Freezes, err = calendar(d)
+	if err != nil {
+		return roll.Inventory{}, err
+	}
 	for _, g := range d.SharePoint.Geos {
 		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL})
 	}
@@ -135,7 +139,7 @@ func declaration(inv roll.Inventory) TenantDeclaration {
 				SampleMailboxes: p.SampleMailboxes, Geo: p.Geo, Primary: p.Primary, Secondary: p.Secondary,
 			}
 		}),
-		Vetoes: inv.Vetoes,
+		Windows: each(inv.Windows, window), Freezes: each(inv.Freezes, freeze), Vetoes: inv.Vetoes,
 	}
 }
 

@@ -644,6 +644,39 @@ func (e TenantDeclarationApproval) Valid() bool {
 	}
 }
 
+// Defines values for WindowDays.
+const (
+	WindowDaysFri WindowDays = "fri"
+	WindowDaysMon WindowDays = "mon"
+	WindowDaysSat WindowDays = "sat"
+	WindowDaysSun WindowDays = "sun"
+	WindowDaysThu WindowDays = "thu"
+	WindowDaysTue WindowDays = "tue"
+	WindowDaysWed WindowDays = "wed"
+)
+
+// Valid indicates whether the value is a known member of the WindowDays enum.
+func (e WindowDays) Valid() bool {
+	switch e {
+	case WindowDaysFri:
+		return true
+	case WindowDaysMon:
+		return true
+	case WindowDaysSat:
+		return true
+	case WindowDaysSun:
+		return true
+	case WindowDaysThu:
+		return true
+	case WindowDaysTue:
+		return true
+	case WindowDaysWed:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Workload.
 const (
 	WorkloadExchange      Workload = "exchange"
@@ -791,6 +824,13 @@ type Duration = string
 // ETag A version number in quotes. No list, no `*`, no weak tag.
 type ETag = string
 
+// Emergency The roll goes through change windows and freezes. It needs the approval of two people, neither of them the
+// requester, whatever the tenant's declaration says. A roll stays an emergency, or stays none.
+type Emergency struct {
+	// Reason A sentence for people and for the audit log.
+	Reason Text `json:"reason"`
+}
+
 // Evidence How well an end is known: `confirmed` (observed at Microsoft), `in_use` (Key Vault's log shows Microsoft wrapping
 // with the version), `accepted` (the call was taken, and Microsoft documents no signal that it is done), `attested`
 // (a named person says so), `unknown`. A roll's outcome is the weakest of its policies.
@@ -820,6 +860,17 @@ type Finding struct {
 // FindingLevel `error` keeps the roll from beginning; `warning` is shown with the plan; `not_checked` could not be read, so it
 // is neither in order nor wrong, and its text says why.
 type FindingLevel string
+
+// Freeze A time in which nothing with an effect begins.
+type Freeze struct {
+	From time.Time `json:"from"`
+
+	// Reason Shown to whoever waits for its end.
+	Reason string `json:"reason"`
+
+	// To At most 400 days after from.
+	To time.Time `json:"to"`
+}
 
 // Geo A SharePoint geo location with its own admin site.
 type Geo struct {
@@ -1124,6 +1175,9 @@ type Plan struct {
 	// CanRun False where a finding is an error.
 	CanRun bool `json:"can_run"`
 
+	// Emergency The roll goes through change windows and freezes; the hash covers it.
+	Emergency bool `json:"emergency,omitempty,omitzero"`
+
 	// EstimateSeconds A rough expectation, in seconds.
 	EstimateSeconds int64     `json:"estimate_seconds"`
 	Findings        []Finding `json:"findings"`
@@ -1190,6 +1244,10 @@ type PlanPolicy struct {
 
 // PlanRequest A roll request whose reason may be left out; `plan_hash` is not looked at.
 type PlanRequest struct {
+	// Emergency The roll goes through change windows and freezes. It needs the approval of two people, neither of them the
+	// requester, whatever the tenant's declaration says. A roll stays an emergency, or stays none.
+	Emergency Emergency `json:"emergency,omitempty,omitzero"`
+
 	// Keys Root keys by declared id.
 	Keys []KeyRequest `json:"keys,omitempty,omitzero"`
 
@@ -1366,9 +1424,18 @@ type Roll struct {
 	ApprovalExpiresAt time.Time  `json:"approval_expires_at,omitempty,omitzero"`
 	Approvals         []Approval `json:"approvals"`
 
+	// ApprovalsNeeded How many people must approve: two in an emergency.
+	ApprovalsNeeded int `json:"approvals_needed,omitempty,omitzero"`
+
 	// Attention What a human must decide.
 	Attention Attention `json:"attention,omitempty,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
+
+	// Emergency It goes through change windows and freezes.
+	Emergency bool `json:"emergency,omitempty,omitzero"`
+
+	// EmergencyReason Why it cannot wait for them.
+	EmergencyReason string `json:"emergency_reason,omitempty,omitzero"`
 
 	// EndCode Why it ended, such as `abandoned` or `approval_expired`.
 	EndCode string `json:"end_code,omitempty,omitzero"`
@@ -1510,6 +1577,10 @@ type RollPolicy struct {
 
 // RollRequest `policies` and `keys` are a union; at least one must name something (422).
 type RollRequest struct {
+	// Emergency The roll goes through change windows and freezes. It needs the approval of two people, neither of them the
+	// requester, whatever the tenant's declaration says. A roll stays an emergency, or stays none.
+	Emergency Emergency `json:"emergency,omitempty,omitzero"`
+
 	// Keys Root keys by declared id.
 	Keys []KeyRequest `json:"keys,omitempty,omitzero"`
 
@@ -1537,6 +1608,9 @@ type RollSummary struct {
 	// Attention What a human must decide.
 	Attention Attention `json:"attention,omitempty,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
+
+	// Emergency It goes through change windows and freezes.
+	Emergency bool      `json:"emergency,omitempty,omitzero"`
 	EndCode   string    `json:"end_code,omitempty,omitzero"`
 	EndedAt   time.Time `json:"ended_at,omitempty,omitzero"`
 
@@ -1651,7 +1725,7 @@ type Step struct {
 	State StepState `json:"state"`
 	Title string    `json:"title"`
 
-	// WaitingFor What a waiting step waits for.
+	// WaitingFor What a waiting step waits for, such as `change_window` or `freeze`.
 	WaitingFor string `json:"waiting_for,omitempty,omitzero"`
 
 	// Workload What a data encryption policy covers.
@@ -1809,6 +1883,9 @@ type TenantDeclaration struct {
 	// FormerKeys Root keys that no policy uses any more and whose versions must stay watched.
 	FormerKeys []Key `json:"former_keys,omitempty,omitzero"`
 
+	// Freezes When nothing with an effect begins, window or not; a step that waits shows `waiting_for` `freeze`.
+	Freezes []Freeze `json:"freezes,omitempty,omitzero"`
+
 	// Keys The root keys that policies use.
 	Keys []Key `json:"keys"`
 
@@ -1829,8 +1906,10 @@ type TenantDeclaration struct {
 	// veto that may not be is refused with 422. A veto that is milder than before takes a second person.
 	Vetoes Vetoes `json:"vetoes,omitempty,omitzero"`
 
-	// Windows Change windows come later; leave it empty.
-	Windows []map[string]interface{} `json:"windows,omitempty,omitzero"`
+	// Windows When steps with an effect may begin (making a key version, refreshing a policy, rolling a SharePoint key); at any
+	// time where left out or empty. What is under way goes on, and is watched and verified, outside of them. A step that
+	// waits shows `waiting_for` `change_window`, and the next opening as `next_attempt_at`.
+	Windows []Window `json:"windows,omitempty,omitzero"`
 }
 
 // TenantDeclarationApproval Whether a second person must approve each roll; `required` where left out.
@@ -1906,6 +1985,26 @@ type Weakening struct {
 	// What What it means, for people.
 	What string `json:"what"`
 }
+
+// Window A time of the week. `duration` is elapsed time: in a night in which the clocks change the window ends an hour
+// earlier or later on the wall. A start that the clocks jump over is the moment of the jump; of one that comes twice,
+// the first counts.
+type Window struct {
+	// Days The days on which it begins, in its zone.
+	Days []WindowDays `json:"days"`
+
+	// Duration Numbers with a unit (`h`, `m`, `s` or `ms`), such as `24h` or `1h30m`; `0s` is none.
+	Duration Duration `json:"duration"`
+
+	// Start The time of day at which it begins.
+	Start string `json:"start"`
+
+	// Zone An IANA time zone.
+	Zone string `json:"zone"`
+}
+
+// WindowDays defines model for Window.Days.
+type WindowDays string
 
 // Workload What a data encryption policy covers.
 type Workload string

@@ -17,7 +17,7 @@ func plan(p roll.Plan) Plan {
 			}
 		}),
 		Steps: each(p.Steps, planStep), Findings: findings(p.Findings),
-		EstimateSeconds: p.EstimateSeconds, CanRun: len(p.Errors()) == 0,
+		EstimateSeconds: p.EstimateSeconds, Emergency: p.Emergency, CanRun: len(p.Errors()) == 0,
 	}
 	if len(p.OtherKeys) > 0 {
 		out.OtherKeys = each(p.OtherKeys, planKey)
@@ -51,9 +51,9 @@ func findings(in []roll.Finding) []Finding {
 }
 
 // request reads what a roll is asked for.
-func request(tenantID string, policies []string, keys []KeyRequest, why Reason, startAt time.Time, hash string) roll.Request {
+func request(tenantID string, policies []string, keys []KeyRequest, why Reason, startAt time.Time, hash string, e Emergency) roll.Request {
 	req := roll.Request{
-		TenantID: tenantID, Policies: policies, StartAt: optional(startAt), PlanHash: hash,
+		TenantID: tenantID, Policies: policies, StartAt: optional(startAt), PlanHash: hash, Emergency: emergency(e),
 		Reason: roll.Reason{Code: string(why.Code), Text: why.Text},
 	}
 	if why.Ticket != (Ticket{}) {

@@ -114,7 +114,7 @@ func TestDeclarationsRefused(t *testing.T) {
 	b := newBench(t)
 	with := func(member string) string { return strings.Replace(tenantBody, `{`, `{`+member+`,`, 1) }
 	for name, c := range map[string]struct{ body, at string }{
-		"window":         {with(`"windows":[{}]`), "body /windows"},
+		"window":         {with(`"windows":[{"days":["sat"],"start":"25:00","duration":"8h","zone":"UTC"}]`), "body /windows/0/start"},
 		"veto":           {with(`"vetoes":{"rotation_policy_expiry":"ignore"}`), "body /vetoes/rotation_policy_expiry"},
 		"gap":            {with(`"sharepoint":{"min_gap":"a day"}`), "body /sharepoint/min_gap"},
 		"negative gap":   {with(`"sharepoint":{"min_gap":"-1h"}`), "body /sharepoint/min_gap"},

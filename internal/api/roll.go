@@ -27,6 +27,7 @@ func (v view) roll(r roll.Roll) Roll {
 			return Approval{By: a.By.Subject, At: a.At.UTC(), PlanHash: a.PlanHash, Comment: a.Comment}
 		}),
 		ApprovalExpiresAt: utc(r.ApprovalExpires), PlannedBy: r.PlannedBy.Subject, NeedsApproval: r.NeedsApproval,
+		ApprovalsNeeded: approvalsNeeded(r), Emergency: s.Emergency,
 		Steps: each(r.Steps, step), Keys: each(r.Keys, rollKey),
 		Policies:  each(r.Plan.Policies, func(p roll.PlanPolicy) RollPolicy { return rollPolicy(r, p) }),
 		Attention: s.Attention, NextAction: s.NextAction, SharePointQueue: v.queue(r),
@@ -35,6 +36,9 @@ func (v view) roll(r roll.Roll) Roll {
 			return LeftBehind{Key: m.Key, VaultURL: m.VaultURL, Name: m.Name, Version: m.Version, MadeAt: m.At.UTC()}
 		}),
 		Simulated: s.Simulated, CreatedAt: s.CreatedAt, UpdatedAt: s.UpdatedAt, EndedAt: s.EndedAt,
+	}
+	if e := r.Request.Emergency; e != nil {
+		out.EmergencyReason = e.Reason
 	}
 	if a := r.Abandon; a != nil {
 		out.Abandon = Abandon{By: a.By.Subject, At: a.At.UTC(), Reason: a.Reason}
@@ -47,7 +51,7 @@ func (v view) summary(r roll.Roll) RollSummary {
 	out := RollSummary{
 		ID: r.ID, TenantID: r.TenantID, Version: r.Version, State: RollState(r.State), EndCode: r.EndCode, Outcome: Evidence(r.Outcome),
 		Workloads: each(r.Workloads(), func(w roll.Workload) Workload { return Workload(w) }), PlanHash: r.Plan.Hash,
-		Reason: reason(r.Request.Reason), RequestedBy: r.Requester.Subject, RequestedAt: r.CreatedAt.UTC(), StartAt: utc(r.Request.StartAt),
+		Reason: reason(r.Request.Reason), RequestedBy: r.Requester.Subject, RequestedAt: r.CreatedAt.UTC(), StartAt: utc(r.Request.StartAt), Emergency: r.Emergency(),
 		NextAction: r.NextAction(v.now, v.bounds), NextAttemptAt: nextAttempt(r), LastProgressAt: r.ProgressAt.UTC(),
 		Stuck: len(r.Stuck(v.now, v.bounds)) > 0, Simulated: r.Simulated,
 		CreatedAt: r.CreatedAt.UTC(), UpdatedAt: r.UpdatedAt.UTC(), EndedAt: utc(r.EndedAt),

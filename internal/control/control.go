@@ -214,7 +214,7 @@ func (c *Control) request(ctx context.Context, p access.Principal, req roll.Requ
 	if err != nil {
 		return store.Answer{}, fmt.Errorf("making a roll's id: %w", err)
 	}
-	needs := t.Inventory.Approval != roll.ApprovalNotRequired
+	needs := t.Inventory.Approval != roll.ApprovalNotRequired // an emergency does, whatever is declared
 	r, effects := roll.New(id.String(), req, plan, actor(p), needs, c.patience, c.store.Now())
 	r.Simulated = c.simulated
 	answer, err := idem.Render(r)

@@ -32,9 +32,6 @@ func normalise(inv roll.Inventory) (roll.Inventory, error) {
 	if inv.SharePoint.Lease == "" {
 		inv.SharePoint.Lease = roll.LeasePerTenant
 	}
-	if len(inv.Windows) > 0 {
-		return inv, invalid("/windows", "change windows are not supported yet: leave the list empty")
-	}
 	if err := roll.CheckVetoes(inv.Vetoes); err != nil {
 		return inv, err
 	}

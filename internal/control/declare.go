@@ -35,6 +35,9 @@ func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inve
 	if err != nil {
 		return store.Tenant{}, err
 	}
+	if err := roll.CheckCalendar(inv, c.store.Now()); err != nil {
+		return store.Tenant{}, err
+	}
 	if err := c.survey.Check(inv); err != nil {
 		return store.Tenant{}, err
 	}

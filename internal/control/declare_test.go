@@ -25,7 +25,6 @@ func TestDeclarationsRefused(t *testing.T) {
 		pointer string
 	}{
 		"tenant id":       {func(i *inv) { i.TenantID = "contoso" }, "/tenant_id"},
-		"window":          {func(i *inv) { i.Windows = append(i.Windows, []byte(`{}`)) }, "/windows"},
 		"key id":          {func(i *inv) { i.Keys[1].ID = "A B" }, "/keys/1/id"},
 		"key id twice":    {func(i *inv) { i.Keys[1].ID = "m-a" }, "/keys/1"},
 		"key twice":       {func(i *inv) { i.Keys[1].VaultURL, i.Keys[1].Name = i.Keys[0].VaultURL, "CONTOSO-M365-A-KEY001" }, "/keys/1"},

@@ -53,6 +53,14 @@ func (a *attempt) dispatch(ctx context.Context) roll.Event {
 			Detail: "the tenant's declaration could not be read", NotApplied: !a.settle}
 	}
 	a.inv = t.Inventory
+	if a.poll && roll.ForCalendar(a.step.WaitingFor) {
+		return a.calendarChanged()
+	}
+	if a.step.IntentOpen && !a.settle && !a.poll {
+		if ev := a.shut(a.inv); ev != nil {
+			return ev
+		}
+	}
 	switch a.step.Kind {
 	case roll.Preflight:
 		return a.preflight(ctx)

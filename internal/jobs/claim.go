@@ -148,7 +148,8 @@ func (l *lane) plan(done []roll.Event) ([]roll.Event, []job) {
 	return events, work
 }
 
-// due is what the roll says may be done now, and the leases that came to it.
+// due is what the roll says may be done now, the leases that came to it, and
+// the steps whose calendar was edited.
 func (l *lane) due(r roll.Roll, now time.Time) []roll.Work {
 	work := r.Next(now, l.gone)
 	for n := range l.heir {
@@ -156,6 +157,12 @@ func (l *lane) due(r roll.Roll, now time.Time) []roll.Work {
 			work = append(work, roll.Work{N: n, Poll: true})
 		}
 	}
+	for n := range l.moved {
+		if s, ok := r.StepByN(n); ok && s.State == roll.StepWaiting && !slices.ContainsFunc(work, func(w roll.Work) bool { return w.N == n }) {
+			work = append(work, roll.Work{N: n, Poll: true})
+		}
+	}
+	l.moved = nil
 	return work
 }
 

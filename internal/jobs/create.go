@@ -39,8 +39,8 @@ func (a *attempt) create(ctx context.Context) roll.Event {
 		return a.halt(roll.CodeStranger, fmt.Sprintf("the newest version of key %s in vault %s is %s, the plan expected %s: somebody else made it", k.Name, k.VaultName(), latest.Version, a.step.Params.OldVersion),
 			"find out who made the version, then replan with strangers adopt (take it) or roll_again (make another)")
 	}
-	if !a.mayAct() {
-		return a.tooStale()
+	if ev := a.lastCheck(ctx); ev != nil {
+		return ev
 	}
 	made, err := v.Create(ctx, k.Name, roll.SpecFrom(latest, a.step.Params.Size, a.step.Params.NotBefore), a.step.OpID)
 	if err != nil {

@@ -19,6 +19,7 @@ type lane struct {
 	roll    roll.Roll
 	until   time.Time
 	silent  map[string]bool
+	moved   map[int]bool // steps whose opening an edit of the calendar has moved
 	heir    map[int]bool // lease steps in the queue to which the lease has been handed
 	panics  []string
 	begun   bool // it has begun something
@@ -153,6 +154,9 @@ func (l *lane) reread(rollID string) error {
 	}
 	l.roll = r
 	if err := l.askHeir(ctx); err != nil {
+		return err
+	}
+	if err := l.askCalendar(ctx); err != nil {
 		return err
 	}
 	return l.askSilent(ctx)

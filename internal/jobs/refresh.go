@@ -39,8 +39,8 @@ func (a *attempt) refresh(ctx context.Context) roll.Event {
 	if ev := a.rule5(ctx, p); ev != nil {
 		return ev
 	}
-	if !a.mayAct() {
-		return a.tooStale()
+	if ev := a.lastCheck(ctx); ev != nil {
+		return ev
 	}
 	receipt, err := m.Refresh(ctx, p.Workload, p.GUID, a.step.OpID)
 	if err != nil {

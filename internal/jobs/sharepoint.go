@@ -54,8 +54,8 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if ev := a.slotReady(ctx, s, p, k, rk.NewVersion); ev != nil {
 		return ev
 	}
-	if !a.mayAct() {
-		return a.tooStale()
+	if ev := a.lastCheck(ctx); ev != nil {
+		return ev
 	}
 	seen, err := s.Roll(ctx, a.step.Slot, k.VaultName(), k.Name, rk.NewVersion, a.step.OpID)
 	if err != nil {

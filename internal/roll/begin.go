@@ -63,11 +63,18 @@ func (r *Roll) mayBegin(s *Step, now time.Time, takeover bool) bool {
 	switch s.State {
 	case StepRunning:
 		return takeover
+	case StepPending:
+		// A lease given back while its chain waits for a window is asked for
+		// again when the window opens.
+		if !r.givenBack(s) {
+			return false
+		}
 	case StepReady, StepWaiting:
-		at := r.opens(s)
-		return !at.IsZero() && !now.Before(at)
+	default:
+		return false
 	}
-	return false
+	at := r.opens(s)
+	return !at.IsZero() && !now.Before(at)
 }
 
 // always is when something opens that nothing holds up.
@@ -129,11 +136,32 @@ func (r *Roll) gate(s *Step) time.Time {
 		}
 	}
 	switch s.Kind {
+	case SharePointLease:
+		later(r.calendarHold(s.Params.Scope))
 	case SharePointRollKey, RefreshPolicy:
 		for _, k := range r.Keys {
 			if k.NotBefore != nil && (k.ID == s.Key || r.policyUses(s.Policy, k.ID) && s.Kind == RefreshPolicy) {
 				later(*k.NotBefore)
 			}
+		}
+	}
+	return at
+}
+
+// givenBack says that the step is a lease which waits for its chain's window.
+func (r *Roll) givenBack(s *Step) bool {
+	return s.Kind == SharePointLease && s.State == StepPending && s.Round == r.Round && r.afterDone(s) && !r.calendarHold(s.Params.Scope).IsZero()
+}
+
+// calendarHold is when the window opens, or the freeze ends, for which the
+// chain of a lease waits; zero where it waits for none. Until then the lease
+// is of no use to the roll.
+func (r *Roll) calendarHold(scope string) time.Time {
+	var at time.Time
+	for i := range r.Steps {
+		s := &r.Steps[i]
+		if s.State == StepWaiting && s.Round == r.Round && s.Params.Scope == scope && ForCalendar(s.WaitingFor) && s.NextAttemptAt != nil && s.NextAttemptAt.After(at) {
+			at = *s.NextAttemptAt
 		}
 	}
 	return at

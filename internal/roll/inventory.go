@@ -87,7 +87,8 @@ type Inventory struct {
 	Keys       []Key              `json:"keys"`
 	FormerKeys []Key              `json:"former_keys,omitempty"`
 	Policies   []Policy           `json:"policies"`
-	Windows    []json.RawMessage  `json:"windows,omitempty"`
+	Windows    []Window           `json:"windows,omitempty"`
+	Freezes    []Freeze           `json:"freezes,omitempty"`
 	Vetoes     map[string]string  `json:"vetoes,omitempty"`
 	// Recorded are the transports that were chosen last, by place. They are no
 	// part of the declaration: the store adds them when it reads one.

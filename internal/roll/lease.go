@@ -41,7 +41,8 @@ func (r *Roll) queued(e LeaseQueued, now time.Time) error {
 }
 
 // giveBack leaves the SharePoint lease or its queue when the chain under it
-// has ended, or when the roll has stopped with nothing in flight.
+// has ended, or with nothing in flight when the roll has stopped, or the chain
+// waits for a change window or the end of a freeze.
 func (r *Roll) giveBack(effects *[]Effect, now time.Time) {
 	for i := range r.Steps {
 		lease := &r.Steps[i]
@@ -54,7 +55,8 @@ func (r *Roll) giveBack(effects *[]Effect, now time.Time) {
 		}
 		done := r.chainDone(lease.Params.Scope)
 		stopped := r.State == NeedsAttention || r.State == AwaitingApproval || r.State.Final()
-		if !done && !stopped || lease.State == StepRunning {
+		shut := r.State == Running && lease.State == StepSucceeded && r.calendarHold(lease.Params.Scope).After(now)
+		if !done && !stopped && !shut || lease.State == StepRunning {
 			continue
 		}
 		*effects = append(*effects, LeaveLease{Scope: lease.Params.Scope, LastEnded: r.lastEnded(lease.Params.Scope)})

@@ -95,6 +95,14 @@ func (r *Roll) wake(now time.Time) *time.Time {
 			if s.RunUntil != nil {
 				sooner(*s.RunUntil)
 			}
+		case StepPending:
+			if r.State == Running && r.givenBack(s) {
+				if t := r.opens(s); t.After(now) {
+					sooner(t)
+				} else {
+					sooner(now)
+				}
+			}
 		case StepReady, StepWaiting:
 			switch t := r.opens(s); {
 			case t.IsZero(): // held up by another step, which has its own time

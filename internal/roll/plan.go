@@ -22,6 +22,8 @@ type Plan struct {
 	Steps           []PlanStep   `json:"steps"`
 	Findings        []Finding    `json:"findings"`
 	EstimateSeconds int64        `json:"estimate_seconds"`
+	// Emergency: the roll goes through change windows and freezes.
+	Emergency bool `json:"emergency,omitempty"`
 }
 
 // PlanKey is a root key in a plan. In OtherKeys it is one that a policy of the
@@ -167,6 +169,8 @@ type hashed struct {
 	Policies []hashedPolicy  `json:"policies"`
 	Steps    []hashedStep    `json:"steps"`
 	Findings []hashedFinding `json:"findings"`
+	// Left out where it is not so.
+	Emergency bool `json:"emergency,omitempty"`
 }
 
 type hashedPolicy struct {
@@ -197,7 +201,7 @@ type hashedFinding struct {
 // ComputeHash returns "sha256:" and the hex SHA-256 over the canonical JSON
 // (RFC 8785) of what was planned; times, estimates and prose are left out.
 func (p Plan) ComputeHash() (string, error) {
-	h := hashed{TenantID: p.TenantID, Keys: p.Keys, Others: p.OtherKeys}
+	h := hashed{TenantID: p.TenantID, Keys: p.Keys, Others: p.OtherKeys, Emergency: p.Emergency}
 	for _, q := range p.Policies {
 		h.Policies = append(h.Policies, hashedPolicy{q.ID, q.Workload, q.GUID, q.Geo, q.Keys})
 	}

@@ -17,6 +17,14 @@ type Request struct {
 	Reason   Reason       `json:"reason"`
 	StartAt  *time.Time   `json:"start_at,omitempty"`
 	PlanHash string       `json:"plan_hash,omitempty"`
+	// Emergency lets the roll through change windows and freezes; two people
+	// must approve it, whatever the tenant's declaration says.
+	Emergency *Emergency `json:"emergency,omitempty"`
+}
+
+// Emergency says why a roll cannot wait for a window or the end of a freeze.
+type Emergency struct {
+	Reason string `json:"reason"`
 }
 
 // KeyRequest names one key to roll.
@@ -114,6 +122,9 @@ type Resolved struct {
 func Resolve(inv Inventory, req Request) (Resolved, error) {
 	if err := checkReason(req.Reason); err != nil {
 		return Resolved{}, err
+	}
+	if e := req.Emergency; e != nil && strings.TrimSpace(e.Reason) == "" {
+		return Resolved{}, &InvalidError{"/emergency/reason", "say in a sentence why this cannot wait"}
 	}
 	if len(req.Policies) == 0 && len(req.Keys) == 0 {
 		return Resolved{}, &InvalidError{"/keys", "name at least one key in keys or one policy in policies"}

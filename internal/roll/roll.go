@@ -100,21 +100,37 @@ type Abandon struct {
 	Reason string    `json:"reason"`
 }
 
-// New makes a roll from an approved-to-be plan. A plan with errors is the
+// New makes a roll from an approved-to-be plan. An emergency needs its
+// approvals whatever needsApproval says. A plan with errors is the
 // caller's to refuse. Patience is how long an approval may take.
 func New(id string, req Request, plan Plan, by Actor, needsApproval bool, patience time.Duration, now time.Time) (Roll, []Effect) {
 	r := Roll{ID: id, TenantID: plan.TenantID, Version: 1, Round: 0, Request: req, Requester: by,
 		NeedsApproval: needsApproval, ApprovalPatience: Duration(patience), CreatedAt: now}
 	r.take(plan, by)
 	var effects []Effect
-	if needsApproval {
+	if r.NeedsApproval = needsApproval || r.Emergency(); r.NeedsApproval {
 		r.await(now)
 	} else {
 		effects = r.start(now)
 	}
 	r.finish(&effects, now)
 	effects = append(effects, Announce{"roll." + string(r.State)})
+	if r.Emergency() {
+		effects = append(effects, Announce{"roll.emergency_requested"})
+	}
 	return r, effects
+}
+
+// Emergency says whether the roll goes through change windows and freezes.
+func (r Roll) Emergency() bool { return r.Request.Emergency != nil }
+
+// ApprovalsNeeded is how many people must approve a plan of the roll: two in
+// an emergency, whatever the tenant's declaration says.
+func (r Roll) ApprovalsNeeded() int {
+	if r.Emergency() {
+		return 2
+	}
+	return 1
 }
 
 // await puts the roll before a second person.

@@ -214,6 +214,9 @@ const (
 	WaitFreeze      = "freeze"
 )
 
+// ForCalendar says that this is waiting for a change window or the end of a freeze.
+func ForCalendar(waitingFor string) bool { return waitingFor == WaitWindow || waitingFor == WaitFreeze }
+
 // Patient says that waiting for this is nobody's fault and is not counted as
 // standing still.
 func Patient(waitingFor string) bool {

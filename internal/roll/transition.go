@@ -87,7 +87,7 @@ func (r *Roll) in(ev Event, states ...State) error {
 
 func (r *Roll) approve(e Approve, now time.Time) ([]Effect, error) {
 	for _, a := range r.Approvals {
-		if a.By == e.By && a.PlanHash == e.PlanHash {
+		if a.By.Subject == e.By.Subject && a.PlanHash == e.PlanHash {
 			return nil, ErrAlreadyApplied
 		}
 	}
@@ -107,6 +107,9 @@ func (r *Roll) approve(e Approve, now time.Time) ([]Effect, error) {
 		return nil, r.refuse(e, RefusedState, "the time for an approval ended at %s", r.ApprovalExpires.UTC().Format(time.RFC3339))
 	}
 	r.Approvals = append(r.Approvals, Approval{By: e.By, At: now, PlanHash: e.PlanHash, Comment: e.Comment})
+	if len(r.Approvals) < r.ApprovalsNeeded() {
+		return []Effect{Announce{"roll.approval_given"}}, nil // another person must approve as well
+	}
 	return r.start(now), nil
 }
 
@@ -252,6 +255,9 @@ func (r *Roll) replan(e Replan, now time.Time) error {
 	}
 	if s, ok := r.unproven(); ok {
 		return r.refuse(e, RefusedUnproven, "nobody can tell whether the operation of step %d took effect, and a new plan would send it again: say by a retry of step %d with assume what became of it", s.N, s.N)
+	}
+	if e.Plan.Emergency != r.Emergency() {
+		return r.refuse(e, RefusedState, "no plan makes an emergency of a roll, or an ordinary roll of an emergency: request another roll")
 	}
 	if len(e.Plan.Errors()) > 0 {
 		return r.refuse(e, RefusedPlanHasErrors, "the new plan has errors: %s", e.Plan.Errors()[0].Seen)

@@ -263,6 +263,9 @@ func (r *Roll) planChanged(e PlanChanged, now time.Time) error {
 	if s.Kind != Preflight {
 		return r.refuse(e, RefusedStepState, "only preflight changes the plan; step %d is %s", e.N, s.Kind)
 	}
+	if e.Plan.Emergency != r.Emergency() {
+		return r.refuse(e, RefusedState, "no plan makes an emergency of a roll, or an ordinary roll of an emergency")
+	}
 	if r.State != Running {
 		// The roll stopped meanwhile: let the step go, a retry looks again.
 		s.State, s.NextAttemptAt, s.WaitingFor = StepReady, &now, ""

@@ -2,6 +2,7 @@ package roll
 
 import (
 	"cmp"
+	"fmt"
 	"maps"
 	"slices"
 	"strings"
@@ -60,7 +61,13 @@ func Members() []Member {
 		{"/policies/geo", false, "checked against Microsoft before each effect"},
 		{"/policies/primary", false, "checked against Microsoft before each effect"},
 		{"/policies/secondary", false, "checked against Microsoft before each effect"},
-		{"/windows", false, "change windows are refused so far"},
+		{"/windows/days", true, "a window that was not declared before, or none where there were some"},
+		{"/windows/start", true, "as for days"},
+		{"/windows/duration", true, "as for days"},
+		{"/windows/zone", true, "as for days"},
+		{"/freezes/from", true, "a freeze taken away or cut short"},
+		{"/freezes/to", true, "as for from"},
+		{"/freezes/reason", false, "for people only"},
 		{"/vetoes", true, "a finding judged more mildly than before, in a first declaration than by default"},
 	}
 }
@@ -85,6 +92,7 @@ func Weakens(old, now Inventory) []Weakening {
 	w.geos(old, now)
 	w.hosts(old, now)
 	w.transports(old, now)
+	w.calendar(old, now)
 	w.vetoes(old.Vetoes, now.Vetoes)
 	slices.SortFunc(w.found, func(a, b Weakening) int { return cmp.Compare(a.Pointer, b.Pointer) })
 	return w.found
@@ -179,6 +187,28 @@ func (w *weakenings) hosts(old, now Inventory) {
 			case !known[host]:
 				w.add(list.at+k.ID, "a vault is added that no key was declared in before", "", host)
 			}
+		}
+	}
+}
+
+// calendar: what an emergency needs two people for, a declaration does not let
+// one person do alone.
+func (w *weakenings) calendar(old, now Inventory) {
+	if len(old.Windows) > 0 {
+		if len(now.Windows) == 0 {
+			w.add("/windows", "steps begin at any time", fmt.Sprintf("%d windows", len(old.Windows)), "none")
+		}
+		for i, n := range now.Windows {
+			if !slices.ContainsFunc(old.Windows, func(o Window) bool {
+				return slices.Equal(o.Days, n.Days) && o.Start == n.Start && o.Duration == n.Duration && o.Zone == n.Zone
+			}) {
+				w.add(fmt.Sprintf("/windows/%d", i), "steps begin at times that were not declared before", "", n.Start+" "+strings.Join(n.Days, ",")+" for "+time.Duration(n.Duration).String())
+			}
+		}
+	}
+	for i, o := range old.Freezes {
+		if !slices.ContainsFunc(now.Freezes, func(n Freeze) bool { return !n.From.After(o.From) && !n.To.Before(o.To) }) {
+			w.add(fmt.Sprintf("/freezes/%d", i), "a freeze is taken away or cut short: "+o.Reason, o.From.UTC().Format(time.RFC3339)+" to "+o.To.UTC().Format(time.RFC3339), "")
 		}
 	}
 }

@@ -57,6 +57,13 @@ func TestWeakens(t *testing.T) {
 	}{
 		"nothing":                {nil, nil, nil},
 		"name and labels":        {nil, func(i *inv) { i.Name, i.Labels = "x", map[string]string{"a": "b"} }, nil},
+		"first window":           {nil, func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil},
+		"no windows":             {func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil, []string{"/windows 1 windows→none"}},
+		"another window":         {func(i *inv) { i.Windows = []roll.Window{weekend()} }, func(i *inv) { w := weekend(); w.Start = "21:00"; i.Windows = []roll.Window{weekend(), w} }, []string{"/windows/1 →21:00 sat,sun for 8h0m0s"}},
+		"freeze":                 {nil, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil},
+		"freeze longer":          {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(2 * time.Hour), Reason: "y"}} }, nil},
+		"no freeze":              {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
+		"freeze cut short":       {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Minute), Reason: "x"}} }, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
 		"cloud":                  {nil, func(i *inv) { i.Cloud = "dod" }, []string{"/cloud public→dod"}},
 		"credential":             {nil, func(i *inv) { i.Credential = "other" }, []string{"/credential contoso→other"}},
 		"approval off":           {nil, func(i *inv) { i.Approval = roll.ApprovalNotRequired }, []string{"/approval required→not_required"}},

@@ -59,6 +59,10 @@ func awaitingAction(r Roll) string {
 	if r.ApprovalExpires != nil {
 		until = " before " + stamp(r.ApprovalExpires)
 	}
+	if r.Emergency() {
+		return fmt.Sprintf("An emergency, which goes through windows and freezes (%s): two people with the role approver approve plan %s%s, each by POST %s/approve (%d of %d so far), or one rejects it by POST %s/reject.",
+			r.Request.Emergency.Reason, r.Plan.Hash, until, path(r), len(r.Approvals), r.ApprovalsNeeded(), path(r))
+	}
 	return fmt.Sprintf("Another person with the role approver approves plan %s%s by POST %s/approve, or rejects it by POST %s/reject.", r.Plan.Hash, until, path(r), path(r))
 }
 

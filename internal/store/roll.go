@@ -162,6 +162,9 @@ func requestDetail(r roll.Roll) map[string]any {
 	if t := r.Request.Reason.Ticket; t != nil {
 		d["ticket"] = t.Source + ":" + t.ID
 	}
+	if e := r.Request.Emergency; e != nil {
+		d["emergency"] = e.Reason
+	}
 	var keys []string
 	for _, k := range r.Plan.Keys {
 		keys = append(keys, k.ID)

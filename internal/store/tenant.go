@@ -155,7 +155,10 @@ func (s *Store) declare(ctx context.Context, inv roll.Inventory, version int64, 
 		b = &pgx.Batch{}
 		queueProjection(b, inv)
 		queueComparison(b, inv.TenantID, now)
-		return send(ctx, tx, b)
+		if err := send(ctx, tx, b); err != nil {
+			return err
+		}
+		return s.wakeCalendar(ctx, tx, inv.TenantID, now)
 	})
 	switch {
 	case sqlState(err) == stateStale:
@@ -168,6 +171,25 @@ func (s *Store) declare(ctx context.Context, inv roll.Inventory, version int64, 
 		return Tenant{}, fmt.Errorf("writing the declaration of tenant %s: %w", inv.TenantID, err)
 	}
 	return s.Tenant(ctx, inv.TenantID)
+}
+
+// wakeCalendar wakes the rolls that wait for a change window or the end of a
+// freeze: the declaration may have moved it. Their rows stay as they are.
+func (s *Store) wakeCalendar(ctx context.Context, tx pgx.Tx, tenantID string, now time.Time) error {
+	rows, err := tx.Query(ctx, `SELECT r.id::text FROM rolls r WHERE r.tenant_id = $1 AND r.ended_at IS NULL AND r.state = 'running'
+	  AND EXISTS (SELECT 1 FROM steps s WHERE s.roll_id = r.id AND s.state = 'waiting' AND s.data->>'waiting_for' IN ($2, $3))`, tenantID, roll.WaitWindow, roll.WaitFreeze)
+	if err != nil {
+		return fmt.Errorf("looking for rolls that wait for the calendar: %w", err)
+	}
+	ids, err := pgx.CollectRows(rows, pgx.RowTo[string])
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	wakes := make([]Wake, 0, len(ids))
+	for _, id := range ids {
+		wakes = append(wakes, Wake{RollID: id, Kind: roll.Preflight, At: now})
+	}
+	return s.enq.EnqueueTx(ctx, tx, wakes)
 }
 
 // takenKey names the key that another tenant declares; not which tenant.

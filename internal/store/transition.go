@@ -233,7 +233,12 @@ func (c change) queueEvents(b *pgx.Batch) error {
 		if !ok {
 			continue
 		}
-		payload, err := jsonb(map[string]any{"roll_id": c.after.ID, "state": c.after.State, "outcome": c.after.Outcome, "end_code": c.after.EndCode})
+		said := map[string]any{"roll_id": c.after.ID, "state": c.after.State, "outcome": c.after.Outcome, "end_code": c.after.EndCode}
+		if c.after.Emergency() {
+			said["emergency"] = true
+			said["approvals"] = len(c.after.Approvals)
+		}
+		payload, err := jsonb(said)
 		if err != nil {
 			return fmt.Errorf("encoding an event: %w", err)
 		}
