@@ -194,6 +194,14 @@ func tokenURL(tenant string) string {
 	return "https://login.microsoftonline.com/" + tenant + "/oauth2/v2.0/token"
 }
 
+// tokenForm is a token request for Key Vault.
+func tokenForm(t *testing.T) string {
+	t.Helper()
+	return url.Values{"grant_type": {"client_credentials"}, "client_id": {clientID}, "scope": {vaultScope},
+		"client_assertion_type": {"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"},
+		"client_assertion":      {assertion(t, "PS256", tokenURL(tenantID))}}.Encode()
+}
+
 // askToken posts a token request; form pairs replace the defaults.
 func (b *bench) askToken(tenant string, pairs ...string) response {
 	b.t.Helper()

@@ -291,7 +291,7 @@ func TestFaultsThatCannotBe(t *testing.T) {
 		{sim.Fault{Mode: sim.ModeDelay, Params: sim.FaultParams{Percent: 4}}, "does not read percent; it reads seconds"},
 		{sim.Fault{Mode: sim.ModeHold, Params: sim.FaultParams{Percent: 4}}, "reads no params"},
 		{sim.Fault{Mode: sim.ModeReset, Probability: 1.5}, "between 0 and 1"},
-		{sim.Fault{Mode: sim.ModeReset, At: -1}, "cannot be negative"},
+		{sim.Fault{Mode: sim.ModeReset, At: -1}, "between 0 and 1000000000"},
 		{sim.Fault{Mode: sim.ModeReset, Key: "nothing"}, `unknown key "nothing"`},
 		{sim.Fault{Mode: sim.ModeReset, Vault: "contoso-spo-a", Key: exoKey}, "unknown key"},
 	} {

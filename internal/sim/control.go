@@ -27,27 +27,11 @@ func (w *World) ControlHandler() http.Handler {
 	mux.HandleFunc("POST /keys/stranger", w.postStranger)
 	mux.HandleFunc("POST /federated-token", w.postFederatedToken)
 	w.identityRoutes(mux)
-	act(mux, "POST /keys/disable", func(in keyChange) error {
-		return w.SetEnabled(in.Vault, in.Key, in.Version, in.Enabled)
-	})
-	act(mux, "POST /keys/soft-delete", func(in keyDeletion) error {
-		return w.setDeleted(in.Vault, in.Key, in.Deleted == nil || *in.Deleted, in.Deleting)
-	})
-	act(mux, "POST /keys/rotation-policy", func(in keyRotation) error {
-		return w.SetRotationPolicy(in.Vault, in.Key, in.Policy)
-	})
-	act(mux, "POST /sharepoint/roll-by-hand", func(in handRoll) error {
-		return w.RollByHand(in.Tenant, in.Geo, in.Slot, Slot{Vault: in.Vault, Key: in.Key, Version: in.Version})
-	})
-	act(mux, "POST /sharepoint/settings", w.SetSharePoint)
-	act(mux, "POST /exchange/settings", w.SetExchange)
-	act(mux, "POST /permissions", w.SetPermission)
-	act(mux, "POST /policies", func(in tenantPolicy) error { return w.PutPolicy(in.Tenant, in.Policy) })
-	act(mux, "POST /apps", func(in appCertificate) error { return w.AllowCertificate(in.ClientID, []byte(in.Certificate)) })
-	act(mux, "POST /automation/resume", func(in jobByHand) error { return w.ResumeJob(in.Tenant, in.Job) })
-	act(mux, "POST /automation/stop", func(in jobByHand) error { return w.StopJob(in.Tenant, in.Job) })
-	act(mux, "POST /tokens/revoke", func(in tokenOwner) error { return w.RevokeTokens(in.Tenant, in.ClientID) })
-	act(mux, "POST /trap", func(in trapSwitch) error { w.SetTrap(in.On); return nil })
+	for _, kind := range Acts() {
+		if kind.Name != "keys/stranger" { // which answers with the version
+			mux.HandleFunc("POST /"+kind.Name, w.postAct(kind))
+		}
+	}
 	act(mux, "POST /advance", func(in advance) error {
 		if in.Seconds < 0 {
 			return fmt.Errorf("time goes forward only: %w", ErrRefused)

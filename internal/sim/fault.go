@@ -48,7 +48,7 @@ const OpEffect = "effect"
 // faults may meet in one request, in the order in which they were added.
 // ID, Fired and Held are reports and ignored in AddFault.
 type Fault struct {
-	ID string `json:"id,omitempty"`
+	ID string `json:"id,omitempty" file:"-"`
 	// Service is entra, keyvault, exchange, sharepoint or resource_manager.
 	Service string `json:"service,omitempty"`
 	// Operation is one of the service, or "effect" for each that changes something.
@@ -75,8 +75,8 @@ type Fault struct {
 	Probability float64 `json:"probability,omitempty"`
 	// Params are the details of the mode.
 	Params FaultParams `json:"params,omitzero"`
-	Fired  int         `json:"fired"`
-	Held   int         `json:"held"`
+	Fired  int         `json:"fired" file:"-"`
+	Held   int         `json:"held" file:"-"`
 }
 
 // FaultParams are the details of a mode; each mode names its own, and others
@@ -147,6 +147,9 @@ func operations() map[string][]string {
 	}
 }
 
+// maxSeconds is the longest time that a fault or an act may name: 31 years.
+const maxSeconds = 1_000_000_000
+
 func (w *World) checkFault(f Fault) error {
 	known := []string{"", OpEffect}
 	for service, ops := range operations() {
@@ -173,12 +176,16 @@ func (w *World) checkFault(f Fault) error {
 		return misfit("count", errors.New("count cannot be negative"))
 	case f.After < 0:
 		return misfit("after", errors.New("after cannot be negative"))
-	case f.At < 0 || f.Lasts < 0:
-		return misfit("at", errors.New("at and lasts cannot be negative"))
+	case f.At < 0 || f.At > maxSeconds:
+		return misfit("at", fmt.Errorf("at is seconds, between 0 and %d", maxSeconds))
+	case f.Lasts < 0 || f.Lasts > maxSeconds:
+		return misfit("lasts", fmt.Errorf("lasts is seconds, between 0 and %d", maxSeconds))
 	case f.Probability < 0 || f.Probability > 1:
 		return misfit("probability", errors.New("probability is between 0 and 1"))
-	case f.Params.Seconds < 0 || f.Params.Requests < 0 || f.Params.Back < 0:
-		return misfit("params", errors.New("seconds, requests and back cannot be negative"))
+	case f.Params.Seconds < 0 || f.Params.Seconds > maxSeconds:
+		return misfit("params/seconds", fmt.Errorf("seconds are between 0 and %d", maxSeconds))
+	case f.Params.Requests < 0 || f.Params.Back < 0:
+		return misfit("params", errors.New("requests and back cannot be negative"))
 	}
 	return mode.checkParams(f.Params)
 }

@@ -23,6 +23,8 @@ func newKey(v *vault, s Key) (*key, error) {
 		return nil, misfit("kty", fmt.Errorf("kty %q is not RSA or RSA-HSM", s.Kty))
 	case v.hsm && kty != "RSA-HSM":
 		return nil, misfit("kty", errors.New("a Managed HSM has keys of type RSA-HSM only"))
+	case !slices.Contains([]int{0, 2048, 3072, 4096}, s.Size):
+		return nil, misfit("size", fmt.Errorf("size %d is not 2048, 3072 or 4096", s.Size))
 	case v.hsm && len(s.Versions) > maxHSMVersions:
 		return nil, misfit("versions", fmt.Errorf("a Managed HSM keeps %d versions of a key", maxHSMVersions))
 	}

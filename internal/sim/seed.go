@@ -252,14 +252,27 @@ type Slot struct {
 }
 
 // ReadSeed decodes one seed document, refuses members it does not know, and
-// checks that a world can be made of it.
+// checks that a world can be made of it. Errors are *FileError, of file "seed".
 func ReadSeed(r io.Reader) (Seed, error) {
-	var s Seed
-	if err := decodeStrict(r, &s); err != nil {
+	text, err := io.ReadAll(r)
+	if err != nil {
 		return Seed{}, fmt.Errorf("reading seed: %w", err)
 	}
+	return ParseSeed("seed", text)
+}
+
+// ParseSeed is ReadSeed of a text that has a name.
+func ParseSeed(file string, text []byte) (Seed, error) {
+	d, err := parseDocument(file, text)
+	if err != nil {
+		return Seed{}, err
+	}
+	var s Seed
+	if err := d.decode(&s); err != nil {
+		return Seed{}, err
+	}
 	if _, err := New(s); err != nil {
-		return Seed{}, fmt.Errorf("checking seed: %w", err)
+		return Seed{}, d.misfit(err)
 	}
 	return s, nil
 }

@@ -61,8 +61,8 @@ func TestReadSeed(t *testing.T) {
 	replace := func(old, by string) string { return strings.Replace(text, old, by, 1) }
 	for _, tc := range []struct{ name, seed, want string }{
 		{"good", text, ""},
-		{"unknown member", replace(`"domain"`, `"domian":"x","domain"`), `unknown field "domian"`},
-		{"two documents", text + "{}", "more data"},
+		{"unknown member", replace(`"domain"`, `"domian":"x","domain"`), `seed:1:271: unknown member "domian"; allowed here: id, name,`},
+		{"two documents", text + "{}", "after top-level value"},
 		{"tenant id", replace(tenantID, "contoso"), "is not a GUID"},
 		{"cloud", replace(`"public"`, `"mars"`), "unknown cloud"},
 		{"slot", replace(`"primary":{"vault":"contoso-spo-a"`, `"primary":{"vault":"nobody"`), "primary slot names no key version"},

@@ -17,8 +17,9 @@ import (
 // Options are what Start needs. Addresses default to a free loopback port.
 type Options struct {
 	Seed        Seed
-	Addr        string // of the TLS listener that is all of Microsoft
-	ControlAddr string // of the plain listener of the control API
+	Scenario    *Scenario // nil: nothing goes wrong by itself. Its Seed is for Seed
+	Addr        string    // of the TLS listener that is all of Microsoft
+	ControlAddr string    // of the plain listener of the control API
 	Logger      *slog.Logger
 }
 
@@ -44,6 +45,11 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	if o.Logger != nil {
 		world.Logger = o.Logger
+	}
+	if o.Scenario != nil {
+		if err := o.Scenario.Play(world); err != nil {
+			return nil, fmt.Errorf("playing scenario %s: %w", o.Scenario.Name, err)
+		}
 	}
 	ca, err := newAuthority(world.serves)
 	if err != nil {

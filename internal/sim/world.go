@@ -23,21 +23,26 @@ type World struct {
 	// Logger gets one line per request; it discards by default.
 	Logger *slog.Logger
 
-	mu       sync.Mutex
-	begun    bool // something has looked at the world
-	shift    time.Duration
-	lifetime time.Duration
-	clouds   []cloud // never changes
-	tenants  []*tenant
-	vaults   map[string]*vault // by lower-case name
-	hosts    map[string]*vault // by host
-	rotating []*key            // those whose rotation policy makes versions
-	geos     map[string]*geo   // by admin host
-	apps     map[string]*app   // by lower-case client id
-	signing  func() (*rsa.PrivateKey, error)
-	trap     bool
-	issued   uint64 // tokens so far
-	revoked  []revocation
+	mu    sync.Mutex
+	begun bool // something has looked at the world
+	// beginning is when that was, in the world's time; base, in that of Now.
+	beginning, base time.Time
+	speed           float64     // 0 is 1
+	schedule        []scheduled // by time
+	acting          bool        // one of them is being done
+	shift           time.Duration
+	lifetime        time.Duration
+	clouds          []cloud // never changes
+	tenants         []*tenant
+	vaults          map[string]*vault // by lower-case name
+	hosts           map[string]*vault // by host
+	rotating        []*key            // those whose rotation policy makes versions
+	geos            map[string]*geo   // by admin host
+	apps            map[string]*app   // by lower-case client id
+	signing         func() (*rsa.PrivateKey, error)
+	trap            bool
+	issued          uint64 // tokens so far
+	revoked         []revocation
 
 	randomSeed uint64 // of faults with a probability
 
@@ -104,11 +109,20 @@ func (w *World) Handler() http.Handler {
 func (w *World) Close() { w.closeOnce.Do(func() { close(w.closed) }) }
 
 // lock takes the world and brings it up to date: whatever would have ended by
-// now has ended.
+// now has ended, and the acts of a scenario that are due are done.
 func (w *World) lock() time.Time {
 	w.mu.Lock()
-	now := w.Now().Add(w.shift)
+	now := w.time()
 	w.begin(now)
+	for next := w.dueAct(now); next != nil; next = w.dueAct(now) {
+		w.mu.Unlock()
+		err := next.do(w) // which takes the lock by itself
+		w.mu.Lock()
+		w.acting = false
+		if now = w.time(); err != nil {
+			w.Logger.Warn("an act of the scenario failed", "act", next.why, "err", err)
+		}
+	}
 	w.rotate(now)
 	for _, t := range w.tenants {
 		for _, a := range t.accounts {
@@ -124,13 +138,23 @@ func (w *World) lock() time.Time {
 	return now
 }
 
+// time is the world's time: that of Now, at the world's speed since its
+// beginning, and what Advance added. The lock is held.
+func (w *World) time() time.Time {
+	now := w.Now()
+	if w.begun && w.speed > 0 {
+		now = w.base.Add(time.Duration(float64(now.Sub(w.base)) * w.speed))
+	}
+	return now.Add(w.shift)
+}
+
 // begin dates what the seed left for the world's first moment, which is not
 // that of New: the clock may be replaced until then. The lock is held.
 func (w *World) begin(now time.Time) {
 	if w.begun {
 		return
 	}
-	w.begun = true
+	w.begun, w.beginning, w.base = true, now, now.Add(-w.shift)
 	for _, v := range w.vaults {
 		for _, k := range v.keys {
 			if k.softDeleted {
