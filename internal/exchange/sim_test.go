@@ -2,9 +2,6 @@ package exchange_test
 
 import (
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyroll/keyroll/internal/exchange"
 	"github.com/keyroll/keyroll/internal/msapi"
@@ -38,52 +35,6 @@ func simulatedAt(t *testing.T, change func(*sim.Seed)) (*exchange.Client, *sim.W
 	cred, hc := msapitest.Connect(t, srv.DialMap(), srv.CAPEM(),
 		msapitest.App{ClientID: sim.ContosoClientID, Cert: cert, Key: key}, sim.ContosoTenant, public(t))
 	return exchange.New(public(t), sim.ContosoTenant, cred, hc), srv.World
-}
-
-// Exercise is what holds for any tenant with at least one policy of the
-// workload. It refreshes the first.
-func Exercise(t *testing.T, c *exchange.Client, w roll.Workload, opID string) {
-	ctx := t.Context()
-	all, err := c.Policies(ctx, w)
-	if err != nil || len(all) == 0 {
-		t.Fatalf("%d policies, %v", len(all), err)
-	}
-	first := all[0]
-	if !first.Found || first.Workload != w || first.GUID == "" || first.Name == "" || len(first.AzureKeyIDs) < 2 {
-		t.Errorf("a policy lacks what a roll needs: %+v", first)
-	}
-	for _, id := range first.AzureKeyIDs {
-		if _, ok := roll.ParseKeyURI(id); !ok {
-			t.Errorf("%q is no key URI", id)
-		}
-	}
-	receipt, err := c.Refresh(ctx, w, first.GUID, opID)
-	if err != nil || time.Since(receipt.At) > time.Minute {
-		t.Errorf("%+v, %v", receipt, err)
-	}
-	again, err := c.Policy(ctx, w, first.GUID)
-	if diff := cmp.Diff(first, again); err != nil || diff != "" {
-		t.Error(err, diff)
-	}
-	if none, err := c.Policy(ctx, w, "00000000-1111-4222-8333-444444444444"); err != nil || none.Found {
-		t.Errorf("a policy that is not there: %+v, %v", none, err)
-	}
-}
-
-func TestExerciseSimulator(t *testing.T) {
-	for _, w := range []roll.Workload{roll.Exchange, roll.MultiWorkload} {
-		t.Run(string(w), func(t *testing.T) {
-			c, world := simulated(t)
-			Exercise(t, c, w, "op-1")
-			if v := world.Violations(); len(v) != 0 {
-				t.Errorf("violations: %+v", v)
-			}
-			seen := world.Witness()
-			if len(seen) != 1 || !seen[0].Applied || seen[0].OperationID != "op-1" {
-				t.Errorf("witness: %+v", seen)
-			}
-		})
-	}
 }
 
 func TestMailboxOfSimulator(t *testing.T) {

@@ -1,11 +1,7 @@
 package sharepoint_test
 
 import (
-	"strings"
 	"testing"
-	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/keyroll/keyroll/internal/msapi"
 	"github.com/keyroll/keyroll/internal/msapi/msapitest"
@@ -63,48 +59,6 @@ func newVersion(t *testing.T, w *sim.World) string {
 		t.Fatal(err)
 	}
 	return v
-}
-
-// Exercise is what holds for a geo that is Registered and whose Primary may be
-// rolled to the version. finish lets the time pass that a roll takes.
-func Exercise(t *testing.T, c *sharepoint.Client, vault, key, version, opID string, finish func()) {
-	ctx := t.Context()
-	before, err := c.Status(ctx)
-	if err != nil || before.Status != roll.Registered {
-		t.Fatalf("%+v, %v", before, err)
-	}
-	if ref, ok := roll.ParseKeyURI(before.PrimaryURI); !ok || !strings.HasPrefix(ref.Host, vault+".") || !strings.EqualFold(ref.Name, key) {
-		t.Errorf("the primary slot holds %q", before.PrimaryURI)
-	}
-	begun, err := c.Roll(ctx, roll.Primary, vault, key, version, opID)
-	if err != nil || begun.Status != roll.Rolling {
-		t.Fatalf("%+v, %v", begun, err)
-	}
-	_, err = c.Roll(ctx, roll.Primary, vault, key, version, opID)
-	if e, ok := msapi.AsError(err); !ok || e.Kind != msapi.KindRejected || e.MaybeApplied {
-		t.Errorf("a second roll while the first runs: %v", err)
-	}
-	finish()
-	after, err := c.Status(ctx)
-	want := before
-	if ref, ok := roll.ParseKeyURI(after.PrimaryURI); !ok || ref.Version != version {
-		t.Errorf("the primary slot holds %q", after.PrimaryURI)
-	}
-	want.PrimaryURI = after.PrimaryURI
-	if diff := cmp.Diff(want, after); err != nil || diff != "" {
-		t.Error(err, diff)
-	}
-}
-
-func TestExerciseSimulator(t *testing.T) {
-	c, w := simulated(t)
-	Exercise(t, c, simVault, simKey, newVersion(t, w), "op-1", func() { w.Advance(time.Hour) })
-	if n := w.SharePointOperations(sim.ContosoTenant); n != 1 {
-		t.Errorf("%d operations, want 1", n)
-	}
-	if v := w.Violations(); len(v) != 0 {
-		t.Errorf("violations: %+v", v)
-	}
 }
 
 func TestRollAgainstFaults(t *testing.T) {
