@@ -32,6 +32,11 @@ func contosoDeclaration() api.TenantDeclaration {
 			key("spo-a", "contoso-spo-a", "Contoso-SPO-A-Key001"), key("spo-b", "contoso-spo-b", "Contoso-SPO-B-Key001"),
 		},
 		FormerKeys: []api.Key{},
+		Azure: api.AzureSettings{ServicePrincipals: api.ServicePrincipals{
+			Exchange:      sim.ObjectID(sim.ContosoTenant, sim.ExchangeAppID),
+			SharePoint:    sim.ObjectID(sim.ContosoTenant, sim.SharePointAppID),
+			MultiWorkload: sim.ObjectID(sim.ContosoTenant, sim.MultiWorkloadAppID),
+		}},
 		Policies: []api.Policy{
 			{ID: "global", Workload: "multi-workload", Name: "Contoso_Global", GUID: guids["Contoso_Global"], Keys: []string{"m-a", "m-b"}},
 			{ID: "exo-na", Workload: "exchange", Name: "NA Mailboxes", GUID: guids["NA Mailboxes"], Keys: []string{"exo-a", "exo-b"}, SampleMailboxes: []string{"vip@contoso.com"}},

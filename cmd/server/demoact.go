@@ -57,13 +57,9 @@ func declareContoso(ctx context.Context, as *client) (string, error) {
 }
 
 func findings(list []api.Finding) string {
-	failed, warned := 0, 0
+	of := map[api.FindingLevel]int{}
 	for _, f := range list {
-		if f.Level == "error" {
-			failed++
-		} else {
-			warned++
-		}
+		of[f.Level]++
 	}
-	return fmt.Sprintf("%d errors, %d warnings", failed, warned)
+	return fmt.Sprintf("%d errors, %d warnings, %d not checked", of["error"], of["warning"], of["not_checked"])
 }

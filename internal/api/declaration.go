@@ -57,6 +57,9 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 	inv := roll.Inventory{
 		TenantID: tenantID, Name: d.Name, Cloud: d.Cloud, Credential: d.Credential, Labels: d.Labels,
 		Approval: string(d.Approval), Vetoes: d.Vetoes,
+		Azure: roll.AzureSettings{ServicePrincipals: roll.ServicePrincipals{
+			Exchange: d.Azure.ServicePrincipals.Exchange, SharePoint: d.Azure.ServicePrincipals.SharePoint, MultiWorkload: d.Azure.ServicePrincipals.MultiWorkload,
+		}},
 		SharePoint: roll.SharePointSettings{Lease: string(d.SharePoint.Lease), MinGap: gap},
 		Keys:       each(d.Keys, declaredKey), FormerKeys: each(d.FormerKeys, declaredKey),
 		Policies: each(d.Policies, func(p Policy) roll.Policy {
@@ -140,6 +143,9 @@ func declaration(inv roll.Inventory) TenantDeclaration {
 			}
 		}),
 		Windows: each(inv.Windows, window), Freezes: each(inv.Freezes, freeze), Vetoes: inv.Vetoes,
+		Azure: AzureSettings{ServicePrincipals: ServicePrincipals{
+			Exchange: inv.Azure.ServicePrincipals.Exchange, SharePoint: inv.Azure.ServicePrincipals.SharePoint, MultiWorkload: inv.Azure.ServicePrincipals.MultiWorkload,
+		}},
 	}
 }
 

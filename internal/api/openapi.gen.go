@@ -770,6 +770,14 @@ type Attention struct {
 	Step int `json:"step,omitempty,omitzero"`
 }
 
+// AzureSettings What preflight cannot find out by itself about the tenant's Azure side.
+type AzureSettings struct {
+	// ServicePrincipals The object ids, in this tenant, of Microsoft 365's own services, as `(Get-AzADServicePrincipal -ApplicationId …).Id`
+	// shows them. With them, and with Reader on the vaults' subscriptions, preflight sees whether each service may use
+	// the keys; without them that is `not_checked`.
+	ServicePrincipals ServicePrincipals `json:"service_principals,omitempty,omitzero"`
+}
+
 // ChangeApproval The change that you have read.
 type ChangeApproval struct {
 	// Comment For the audit log.
@@ -1648,6 +1656,20 @@ type RollSummary struct {
 	Workloads []Workload `json:"workloads"`
 }
 
+// ServicePrincipals The object ids, in this tenant, of Microsoft 365's own services, as `(Get-AzADServicePrincipal -ApplicationId …).Id`
+// shows them. With them, and with Reader on the vaults' subscriptions, preflight sees whether each service may use
+// the keys; without them that is `not_checked`.
+type ServicePrincipals struct {
+	// Exchange A UUID in lower case.
+	Exchange UUID `json:"exchange,omitempty,omitzero"`
+
+	// MultiWorkload A UUID in lower case.
+	MultiWorkload UUID `json:"multi_workload,omitempty,omitzero"`
+
+	// SharePoint A UUID in lower case.
+	SharePoint UUID `json:"sharepoint,omitempty,omitzero"`
+}
+
 // SharePointQueue The roll's place in the queue for the SharePoint lease.
 type SharePointQueue struct {
 	// Holder A UUID in lower case.
@@ -1872,6 +1894,9 @@ type TenantChangeState string
 type TenantDeclaration struct {
 	// Approval Whether a second person must approve each roll; `required` where left out.
 	Approval TenantDeclarationApproval `json:"approval,omitempty,omitzero"`
+
+	// Azure What preflight cannot find out by itself about the tenant's Azure side.
+	Azure AzureSettings `json:"azure,omitempty,omitzero"`
 
 	// Cloud The cloud of the tenant: `public` (GCC too), `gcc_high`, `dod`, `china`, or one that the operator's clouds file
 	// (`KEYROLL_CLOUDS_FILE`) names. Each vault and admin URL of the declaration must be of this cloud.

@@ -31,12 +31,13 @@ const (
 	seenExchange   = "Exchange Online: the policies"
 	seenSharePoint = "SharePoint Online: the status of the geo"
 	seenDeclared   = "the declaration"
+	seenAzure      = "Azure Resource Manager, with Reader"
 )
 
 // FindingKinds lists every code that a plan's findings may have, errors first.
 // docs/preflight.md is made of it.
 func FindingKinds() []FindingKind {
-	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds(), hsmKinds())
+	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds(), hsmKinds(), vaultKinds())
 	slices.SortStableFunc(out, func(a, b FindingKind) int {
 		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code))
 	})

@@ -36,6 +36,7 @@ func inspect(c *inspection) []Finding {
 		}
 	}
 	c.undeclared()
+	c.azure()
 	judge(c.inv.Vetoes, c.found)
 	slices.SortStableFunc(c.found, func(a, b Finding) int {
 		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code),

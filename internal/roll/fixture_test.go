@@ -24,6 +24,18 @@ const (
 	patience = 72 * time.Hour
 )
 
+// soundVault is a vault set up as Microsoft asks; half says which of two
+// subscriptions and regions it is in.
+func soundVault(host string, half int) roll.VaultObservation {
+	use := []roll.KeyRight{roll.MayGet, roll.MayWrap, roll.MayUnwrap}
+	return roll.VaultObservation{ID: "/subscriptions/s/" + host, Subscription: []string{"s1", "s2"}[half], Location: []string{"eastus", "westeurope"}[half],
+		Paired: []string{[]string{"westus", "northeurope"}[half]}, SKU: "premium", SoftDelete: new(true), RetentionDays: new(90), PurgeProtection: new(true),
+		Network: &roll.VaultNetwork{DefaultAction: "Allow", Bypass: "AzureServices", PublicAccess: "Enabled"},
+		Grants: []roll.VaultGrant{{Principal: "sp-exo", May: use}, {Principal: "sp-spo", May: use}, {Principal: "sp-m", May: use},
+			{Principal: "self", May: []roll.KeyRight{roll.MayGet, roll.MayList, roll.MayCreate}}},
+		Locks: []string{"CanNotDelete"}, SubscriptionState: "Enabled", Quota: "EnterpriseAgreement_2014-09-01", Retention: "Registered"}
+}
+
 // contoso declares three policies over six keys in six vaults.
 func contoso() roll.Inventory {
 	inv := roll.Inventory{
@@ -36,6 +48,7 @@ func contoso() roll.Inventory {
 			{ID: "spo", Workload: roll.SharePoint, Geo: "NAM", Primary: "spo-a", Secondary: "spo-b"},
 		},
 	}
+	inv.Azure.ServicePrincipals = roll.ServicePrincipals{Exchange: "sp-exo", SharePoint: "sp-spo", MultiWorkload: "sp-m"}
 	for _, id := range []string{"m-a", "m-b", "exo-a", "exo-b", "spo-a", "spo-b"} {
 		inv.Keys = append(inv.Keys, declared(id))
 	}
@@ -61,6 +74,10 @@ func healthy(inv roll.Inventory) roll.Observation {
 	obs := roll.Observation{At: start, Keys: map[string]roll.KeyObservation{}, Policies: map[string]roll.PolicyObservation{}, SharePoint: map[string]roll.SharePointObservation{}}
 	for _, k := range inv.Keys {
 		obs.Keys[k.ID] = roll.KeyObservation{Latest: version(k.ID, 2), Versions: []roll.KeyVersion{version(k.ID, 1), version(k.ID, 2)}, Rotation: roll.RotationPolicy{Readable: true}}
+	}
+	obs.Self, obs.Vaults = "self", map[string]roll.VaultObservation{}
+	for i, k := range inv.Keys {
+		obs.Vaults[k.Ref().Host] = soundVault(k.Ref().Host, i%2)
 	}
 	for _, p := range inv.Policies {
 		if p.Workload == roll.SharePoint {

@@ -84,6 +84,7 @@ type Inventory struct {
 	SharePoint SharePointSettings `json:"sharepoint"`
 	Transports TransportSettings  `json:"transports,omitzero"`
 	Automation *AutomationAccount `json:"automation,omitempty"`
+	Azure      AzureSettings      `json:"azure,omitzero"`
 	Keys       []Key              `json:"keys"`
 	FormerKeys []Key              `json:"former_keys,omitempty"`
 	Policies   []Policy           `json:"policies"`

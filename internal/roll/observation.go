@@ -149,6 +149,13 @@ type Observation struct {
 	// Transports are those chosen in this survey, by place; one that could not
 	// be decided is missing.
 	Transports map[string]ChosenTransport `json:"transports,omitempty"`
+	// Vaults are by host, as Azure Resource Manager shows them; VaultsTrouble is
+	// why it shows none, or none of the missing ones.
+	Vaults        map[string]VaultObservation `json:"vaults,omitempty"`
+	VaultsTrouble *Trouble                    `json:"vaults_trouble,omitempty"`
+	// Self is the object id of Keyroll's own identity in the tenant; "" where
+	// it is not known.
+	Self string `json:"self,omitempty"`
 	// Troubles of reads that belong to no single item, by workload.
 	Troubles map[Workload]Trouble `json:"troubles,omitempty"`
 }

@@ -68,6 +68,9 @@ func Members() []Member {
 		{"/freezes/from", true, "a freeze taken away or cut short"},
 		{"/freezes/to", true, "as for from"},
 		{"/freezes/reason", false, "for people only"},
+		{"/azure/service_principals/exchange", true, "once declared: rights are looked for at another principal, or at none"},
+		{"/azure/service_principals/sharepoint", true, "as for exchange"},
+		{"/azure/service_principals/multi_workload", true, "as for exchange"},
 		{"/vetoes", true, "a finding judged more mildly than before, in a first declaration than by default"},
 	}
 }
@@ -93,6 +96,7 @@ func Weakens(old, now Inventory) []Weakening {
 	w.hosts(old, now)
 	w.transports(old, now)
 	w.calendar(old, now)
+	w.principals(old.Azure.ServicePrincipals, now.Azure.ServicePrincipals)
 	w.vetoes(old.Vetoes, now.Vetoes)
 	slices.SortFunc(w.found, func(a, b Weakening) int { return cmp.Compare(a.Pointer, b.Pointer) })
 	return w.found
@@ -209,6 +213,19 @@ func (w *weakenings) calendar(old, now Inventory) {
 	for i, o := range old.Freezes {
 		if !slices.ContainsFunc(now.Freezes, func(n Freeze) bool { return !n.From.After(o.From) && !n.To.Before(o.To) }) {
 			w.add(fmt.Sprintf("/freezes/%d", i), "a freeze is taken away or cut short: "+o.Reason, o.From.UTC().Format(time.RFC3339)+" to "+o.To.UTC().Format(time.RFC3339), "")
+		}
+	}
+}
+
+// principals: what was declared once is checked; a first id only adds a check.
+func (w *weakenings) principals(old, now ServicePrincipals) {
+	for _, p := range []struct{ pointer, from, to string }{
+		{"/azure/service_principals/exchange", old.Exchange, now.Exchange},
+		{"/azure/service_principals/sharepoint", old.SharePoint, now.SharePoint},
+		{"/azure/service_principals/multi_workload", old.MultiWorkload, now.MultiWorkload},
+	} {
+		if p.from != "" {
+			w.changed(p.pointer, "the service's rights are looked for at another principal", p.from, p.to)
 		}
 	}
 }

@@ -41,7 +41,7 @@ type armRequest struct {
 
 // armRoutes are all operations that the simulated Resource Manager has.
 func armRoutes() []armRoute {
-	return slices.Concat(armCoreRoutes(), automationRoutes())
+	return slices.Concat(armCoreRoutes(), armVaultRoutes(), automationRoutes())
 }
 
 // armOperations lists what a fault may name.
@@ -65,7 +65,8 @@ func armCoreRoutes() []armRoute {
 			value := []map[string]any{}
 			for _, id := range r.tenant.subscriptions {
 				value = append(value, map[string]any{"id": "/subscriptions/" + id, "subscriptionId": id,
-					"tenantId": r.tenant.id, "displayName": r.tenant.name, "state": "Enabled"})
+					"tenantId": r.tenant.id, "displayName": r.tenant.name, "state": or(r.tenant.azure.State, "Enabled"),
+					"subscriptionPolicies": map[string]any{"quotaId": or(r.tenant.azure.Quota, "EnterpriseAgreement_2014-09-01")}})
 			}
 			return jsonAnswer(http.StatusOK, map[string]any{"value": value})
 		}}}

@@ -77,6 +77,9 @@ func (w *World) addTenant(s Tenant) error {
 		}
 		t.subscriptions = append(t.subscriptions, strings.ToLower(id))
 	}
+	if len(t.subscriptions) == 0 {
+		t.subscriptions = defaultSubscriptions(t)
+	}
 	for i, a := range s.Automation {
 		if err := w.addAccount(t, a); err != nil {
 			return misfit(step("automation", i), err)
@@ -116,7 +119,7 @@ func (w *World) addVault(t *tenant, s Vault) error {
 		return misfit("name", fmt.Errorf("name %q is used twice", name))
 	}
 	v := &vault{name: name, host: name + "." + t.cloud.vault, hsm: s.ManagedHSM, tenant: t, serviceDenied: s.ServiceDenied,
-		platform: s.NewHSMPlatform, creates: createLimit{off: s.UnlimitedCreates, retryAfter: s.CreateRetryAfter}}
+		azure: s.Azure, platform: s.NewHSMPlatform, creates: createLimit{off: s.UnlimitedCreates, retryAfter: s.CreateRetryAfter}}
 	if v.hsm {
 		v.host = name + "." + t.cloud.hsm
 	}

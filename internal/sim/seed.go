@@ -97,7 +97,8 @@ type Tenant struct {
 	Name   string `json:"name"`
 	Domain string `json:"domain"`
 	Cloud  string `json:"cloud,omitempty"`
-	// Subscriptions are the ids of its Azure subscriptions.
+	// Subscriptions are the ids of its Azure subscriptions; two of the
+	// simulator's own where left out.
 	Subscriptions []string `json:"subscriptions,omitempty"`
 	// Automation are its Azure Automation accounts.
 	Automation []AutomationAccount `json:"automation,omitempty"`
@@ -114,6 +115,8 @@ type Vault struct {
 	// of type RSA-HSM and 100 versions of each at most.
 	ManagedHSM    bool `json:"managed_hsm,omitempty"`
 	ServiceDenied bool `json:"service_denied,omitempty"`
+	// Azure is what Resource Manager shows of the vault.
+	Azure VaultAzure `json:"azure,omitzero"`
 	// NewHSMPlatform is the hsmPlatform of the versions that the vault makes:
 	// left out, "0" for software keys and "2" for HSM keys.
 	NewHSMPlatform string `json:"new_hsm_platform,omitempty"`

@@ -24,6 +24,7 @@ type tokenClaims struct {
 	AppID    string   `json:"appid"`
 	AppIDACR string   `json:"appidacr"` // "1" by secret, "2" by certificate, as Entra writes it
 	Tid      string   `json:"tid"`
+	Oid      string   `json:"oid,omitempty"` // of the app's service principal in the tenant
 	Sub      string   `json:"sub,omitempty"`
 	Roles    []string `json:"roles,omitempty"`
 	Uti      string   `json:"uti"`
@@ -80,9 +81,9 @@ func (w *World) claims(a *app, t *tenant, aud, acr string, roles []string) token
 	now := w.Wall()
 	c := tokenClaims{Aud: aud, Iss: "https://sts.windows.net/" + t.id + "/",
 		Iat: now.Unix(), Nbf: now.Unix(), Exp: now.Add(w.lifetime).Unix(),
-		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Roles: roles, Uti: w.tokenID(), Ver: "1.0"}
+		AppID: a.clientID, AppIDACR: acr, Tid: t.id, Oid: ObjectID(t.id, a.clientID), Roles: roles, Uti: w.tokenID(), Ver: "1.0"}
 	if a.managed != nil {
-		c.Sub = a.managed.ObjectID
+		c.Sub, c.Oid = a.managed.ObjectID, a.managed.ObjectID
 	}
 	if aud == exchangeAudience {
 		c.Iss, c.Ver = "https://"+t.cloud.logins[0]+"/"+t.id+"/v2.0", "2.0"

@@ -18,6 +18,7 @@ type vault struct {
 	serviceDenied bool
 	platform      string // of new versions; "" goes by the key type
 	creates       createLimit
+	azure         VaultAzure // as Resource Manager shows it
 }
 
 // resource is what a token for the vault is for.

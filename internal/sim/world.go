@@ -73,6 +73,7 @@ type tenant struct {
 	secretStatus     int
 	exoCalls         int      // for the budget in Rate-Limit headers
 	subscriptions    []string // ids
+	azure            SubscriptionAzure
 	accounts         []*account
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
+	"github.com/keyroll/keyroll/internal/arm"
 	"github.com/keyroll/keyroll/internal/exchange"
 	"github.com/keyroll/keyroll/internal/keyvault"
 	"github.com/keyroll/keyroll/internal/msapi"
@@ -28,13 +29,14 @@ type Gateway struct {
 	vaults map[string]*keyvault.Client
 	geos   map[string]*sharepoint.Client
 	exos   map[string]*exchange.Client
+	arms   map[string]*arm.Client
 }
 
 // NewGateway makes a gateway over the credentials and the HTTP client that all
 // connectors use.
 func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option) *Gateway {
 	return &Gateway{creds: creds, hc: hc, opts: opts, clouds: msapi.NewOptions(opts...).Clouds, vaults: map[string]*keyvault.Client{},
-		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}}
+		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}, arms: map[string]*arm.Client{}}
 }
 
 // Cloud gives the cloud that the declaration names: one of the table, or one

@@ -23,6 +23,9 @@ const parallel = 6
 func (g *Gateway) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	s := g.surveyor(inv)
 	s.readAll(ctx, inv.UsesExchange())
+	if len(inv.Keys) > 0 && len(inv.Policies) > 0 { // a plan can come of it
+		s.wait.Go(func() { s.azure(ctx) })
+	}
 	return s.end()
 }
 
