@@ -48,7 +48,7 @@ func TestRedirectIsFollowedWithinTheCloud(t *testing.T) {
 
 // The hosts of another cloud are as foreign as anybody's.
 func TestRedirectElsewhereIsRefused(t *testing.T) {
-	for _, host := range []string{"outlook.evil.example", "outlook.com.evil.example", "eviloutlook.com"} {
+	for _, host := range []string{"outlook.office365.us", "outlook.evil.example", "outlook.com.evil.example", "eviloutlook.com"} {
 		c, w := simulatedAt(t, func(s *sim.Seed) { s.Tenants[0].Exchange.RedirectHost = host })
 		_, err := c.Refresh(t.Context(), roll.Exchange, guid, "op-1")
 		e, _ := msapi.AsError(err)

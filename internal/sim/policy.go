@@ -49,6 +49,9 @@ func (t *tenant) putPolicy(s Policy) (*policy, error) {
 		return nil, fmt.Errorf("workload %q is not exchange or multi-workload", s.Workload)
 	}
 	s.AzureKeyIDs = slices.Clone(s.AzureKeyIDs)
+	if s.Test != nil {
+		s.Test = &PolicyTest{Result: s.Test.Result, Detail: s.Test.Detail}
+	}
 	p := &policy{Policy: s, enabled: s.Enabled == nil || *s.Enabled, taken: map[string]string{}}
 	for _, id := range s.AzureKeyIDs {
 		k, versionID, err := t.keyOf(id)
