@@ -33,6 +33,7 @@ func goodRequests() map[string][]string {
 		"putTenant":              {"PUT", tenantPath, tenantBody, "If-None-Match", "*"},
 		"retireTenant":           {"POST", tenantPath + "/retire", reasonBody},
 		"discoverTenant":         {"POST", tenantPath + "/discover", ""},
+		"getTenantChecklist":     {"GET", tenantPath + "/checklist", ""},
 		"getTenantDrift":         {"GET", tenantPath + "/drift", ""},
 		"listKeyVersions":        {"GET", tenantPath + "/key-versions?key=spo-a&state=enabled", ""},
 		"listTenantChanges":      {"GET", tenantPath + "/changes?state=pending", ""},

@@ -159,3 +159,6 @@ func keyVersion(l store.LedgerRow) KeyVersion {
 		HSMPlatform: l.HSMPlatform, MustKeep: true, Why: whyKeep(l),
 	}
 }
+
+// DeclarationOf is a declaration as the contract takes and shows it.
+func DeclarationOf(inv roll.Inventory) TenantDeclaration { return declaration(inv) }

@@ -36,6 +36,23 @@ func (h *handlers) GetTenantDrift(ctx context.Context, r GetTenantDriftRequestOb
 	}, nil
 }
 
+// GetTenantChecklist reads what is still to be granted.
+func (h *handlers) GetTenantChecklist(ctx context.Context, r GetTenantChecklistRequestObject) (GetTenantChecklistResponseObject, error) {
+	d, list, err := h.Control.Checklist(ctx, PrincipalOf(ctx), r.TenantID)
+	if err != nil {
+		return nil, err
+	}
+	return GetTenantChecklist200JSONResponse{
+		TenantID: d.TenantID, LookedAt: utc(d.LookedAt),
+		Items: each(list, func(g roll.Grant) ChecklistItem {
+			return ChecklistItem{
+				ID: ChecklistItemID(g.ID), Subject: g.Subject, NeededFor: g.NeededFor, State: ChecklistItemState(g.State), Seen: g.Seen,
+				Shell: ChecklistItemShell(g.Shell), Commands: notNil(g.Commands), Note: g.Note,
+			}
+		}),
+	}, nil
+}
+
 func driftItem(d store.DriftRow) DriftItem {
 	return DriftItem{
 		Code: DriftItemCode(d.Code), Subject: d.Subject, Declared: d.Declared, Seen: d.Seen, Remedy: d.Remedy,

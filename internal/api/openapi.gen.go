@@ -17,6 +17,81 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ChecklistItemID.
+const (
+	ChecklistItemIDAdminConsent      ChecklistItemID = "admin_consent"
+	ChecklistItemIDExchangeAppRole   ChecklistItemID = "exchange_app_role"
+	ChecklistItemIDExchangeRoleGroup ChecklistItemID = "exchange_role_group"
+	ChecklistItemIDSharepointAppRole ChecklistItemID = "sharepoint_app_role"
+	ChecklistItemIDVaultKeyroll      ChecklistItemID = "vault_keyroll"
+	ChecklistItemIDVaultMicrosoft365 ChecklistItemID = "vault_microsoft365"
+	ChecklistItemIDVaultReader       ChecklistItemID = "vault_reader"
+)
+
+// Valid indicates whether the value is a known member of the ChecklistItemID enum.
+func (e ChecklistItemID) Valid() bool {
+	switch e {
+	case ChecklistItemIDAdminConsent:
+		return true
+	case ChecklistItemIDExchangeAppRole:
+		return true
+	case ChecklistItemIDExchangeRoleGroup:
+		return true
+	case ChecklistItemIDSharepointAppRole:
+		return true
+	case ChecklistItemIDVaultKeyroll:
+		return true
+	case ChecklistItemIDVaultMicrosoft365:
+		return true
+	case ChecklistItemIDVaultReader:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ChecklistItemShell.
+const (
+	ChecklistItemShellAzureCli           ChecklistItemShell = "azure_cli"
+	ChecklistItemShellBrowser            ChecklistItemShell = "browser"
+	ChecklistItemShellExchangePowershell ChecklistItemShell = "exchange_powershell"
+)
+
+// Valid indicates whether the value is a known member of the ChecklistItemShell enum.
+func (e ChecklistItemShell) Valid() bool {
+	switch e {
+	case ChecklistItemShellAzureCli:
+		return true
+	case ChecklistItemShellBrowser:
+		return true
+	case ChecklistItemShellExchangePowershell:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ChecklistItemState.
+const (
+	ChecklistItemStateDone    ChecklistItemState = "done"
+	ChecklistItemStateMissing ChecklistItemState = "missing"
+	ChecklistItemStateUnknown ChecklistItemState = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ChecklistItemState enum.
+func (e ChecklistItemState) Valid() bool {
+	switch e {
+	case ChecklistItemStateDone:
+		return true
+	case ChecklistItemStateMissing:
+		return true
+	case ChecklistItemStateUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DriftItemCode.
 const (
 	DriftItemCodeAssignmentDiffers      DriftItemCode = "assignment_differs"
@@ -786,6 +861,48 @@ type ChangeApproval struct {
 	// Hash Its hash.
 	Hash string `json:"hash"`
 }
+
+// Checklist What is to be granted in a tenant.
+type Checklist struct {
+	Items []ChecklistItem `json:"items"`
+
+	// LookedAt The look that the states go by; absent before the first.
+	LookedAt time.Time `json:"looked_at,omitempty,omitzero"`
+
+	// TenantID A UUID in lower case.
+	TenantID UUID `json:"tenant_id"`
+}
+
+// ChecklistItem One right, and how it is granted.
+type ChecklistItem struct {
+	Commands []string `json:"commands"`
+
+	// ID Which right; stable.
+	ID        ChecklistItemID `json:"id"`
+	NeededFor string          `json:"needed_for"`
+	Note      string          `json:"note,omitempty,omitzero"`
+
+	// Seen How the state was seen.
+	Seen string `json:"seen"`
+
+	// Shell Where the commands run.
+	Shell ChecklistItemShell `json:"shell"`
+
+	// State `unknown` where nothing was probed; it never passes for `done`.
+	State ChecklistItemState `json:"state"`
+
+	// Subject Where it is granted, such as `vault:contoso-exo-a.vault.azure.net`.
+	Subject string `json:"subject"`
+}
+
+// ChecklistItemID Which right; stable.
+type ChecklistItemID string
+
+// ChecklistItemShell Where the commands run.
+type ChecklistItemShell string
+
+// ChecklistItemState `unknown` where nothing was probed; it never passes for `done`.
+type ChecklistItemState string
 
 // Discovery A tenant's declaration held against what Microsoft has.
 type Discovery struct {
@@ -2340,6 +2457,9 @@ type ServerInterface interface {
 	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 	RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID)
+	// GetTenantChecklist Read what is still to be granted in the tenant
+	// (GET /v1/tenants/{tenant_id}/checklist)
+	GetTenantChecklist(w http.ResponseWriter, r *http.Request, tenantID TenantID)
 	// DiscoverTenant Compare the declaration with what Microsoft has
 	// (POST /v1/tenants/{tenant_id}/discover)
 	DiscoverTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID)
@@ -2508,6 +2628,12 @@ func (_ Unimplemented) ApproveTenantChange(w http.ResponseWriter, r *http.Reques
 // RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 // (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 func (_ Unimplemented) RejectTenantChange(w http.ResponseWriter, r *http.Request, tenantID TenantID, changeID ChangeID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// GetTenantChecklist Read what is still to be granted in the tenant
+// (GET /v1/tenants/{tenant_id}/checklist)
+func (_ Unimplemented) GetTenantChecklist(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -3716,6 +3842,32 @@ func (siw *ServerInterfaceWrapper) RejectTenantChange(w http.ResponseWriter, r *
 	handler.ServeHTTP(w, r)
 }
 
+// GetTenantChecklist operation middleware
+func (siw *ServerInterfaceWrapper) GetTenantChecklist(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.GetTenantChecklist(w, r, tenantID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // DiscoverTenant operation middleware
 func (siw *ServerInterfaceWrapper) DiscoverTenant(w http.ResponseWriter, r *http.Request) {
 
@@ -4088,6 +4240,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/changes/{change_id}/reject", wrapper.RejectTenantChange)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/checklist", wrapper.GetTenantChecklist)
 	})
 	r.Group(func(r chi.Router) {
 		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/discover", wrapper.DiscoverTenant)
@@ -4925,6 +5080,28 @@ func (response RejectTenantChange200JSONResponse) VisitRejectTenantChangeRespons
 	return err
 }
 
+type GetTenantChecklistRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+}
+
+type GetTenantChecklistResponseObject interface {
+	VisitGetTenantChecklistResponse(w http.ResponseWriter) error
+}
+
+type GetTenantChecklist200JSONResponse Checklist
+
+func (response GetTenantChecklist200JSONResponse) VisitGetTenantChecklistResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type DiscoverTenantRequestObject struct {
 	TenantID TenantID `json:"tenant_id"`
 }
@@ -5137,6 +5314,9 @@ type StrictServerInterface interface {
 	// RejectTenantChange Refuse a declaration that waits for a second person, or take it back
 	// (POST /v1/tenants/{tenant_id}/changes/{change_id}/reject)
 	RejectTenantChange(ctx context.Context, request RejectTenantChangeRequestObject) (RejectTenantChangeResponseObject, error)
+	// GetTenantChecklist Read what is still to be granted in the tenant
+	// (GET /v1/tenants/{tenant_id}/checklist)
+	GetTenantChecklist(ctx context.Context, request GetTenantChecklistRequestObject) (GetTenantChecklistResponseObject, error)
 	// DiscoverTenant Compare the declaration with what Microsoft has
 	// (POST /v1/tenants/{tenant_id}/discover)
 	DiscoverTenant(ctx context.Context, request DiscoverTenantRequestObject) (DiscoverTenantResponseObject, error)
@@ -5921,6 +6101,32 @@ func (sh *strictHandler) RejectTenantChange(w http.ResponseWriter, r *http.Reque
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RejectTenantChangeResponseObject); ok {
 		if err := validResponse.VisitRejectTenantChangeResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// GetTenantChecklist operation middleware
+func (sh *strictHandler) GetTenantChecklist(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
+	var request GetTenantChecklistRequestObject
+
+	request.TenantID = tenantID
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.GetTenantChecklist(ctx, request.(GetTenantChecklistRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "GetTenantChecklist")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(GetTenantChecklistResponseObject); ok {
+		if err := validResponse.VisitGetTenantChecklistResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -22,3 +22,9 @@ func (s *stub) GetTenantDrift(_ context.Context, r api.GetTenantDriftRequestObje
 	drift, not := sampleDrift()
 	return api.GetTenantDrift200JSONResponse{TenantID: someTenant, Drift: drift, NotChecked: not, NextAt: someTime}, s.act(r)
 }
+
+func (s *stub) GetTenantChecklist(_ context.Context, r api.GetTenantChecklistRequestObject) (api.GetTenantChecklistResponseObject, error) {
+	return api.GetTenantChecklist200JSONResponse{TenantID: someTenant, LookedAt: someTime, Items: []api.ChecklistItem{{
+		ID: "admin_consent", Subject: "tenant:" + someTenant, NeededFor: "all", State: "unknown", Seen: "not probed", Shell: "browser", Commands: []string{"https://login"},
+	}}}, s.act(r)
+}

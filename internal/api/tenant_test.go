@@ -92,6 +92,18 @@ func TestDiscoverAndDrift(t *testing.T) {
 	if o := d.Observed; len(o.Policies) != 2 || len(o.Keys) != 5 || len(o.Geos) != 1 || o.Assignment == nil || o.Assignment.Name != "Contoso_Global" {
 		t.Errorf("observed %+v", d.Observed)
 	}
+	list := answer[api.Checklist](t, h.as("aud", "GET", tenantPath+"/checklist", nil), 200)
+	states := map[string]api.ChecklistItemState{}
+	for _, item := range list.Items {
+		states[string(item.ID)+" "+item.Subject] = item.State
+		if item.ID == "admin_consent" && item.Commands[0] != "https://login.microsoftonline.com/"+sim.ContosoTenant+"/adminconsent?client_id="+sim.ContosoClientID {
+			t.Errorf("consent: %v", item.Commands)
+		}
+	}
+	if states["vault_keyroll vault:contoso-spo-b.vault.azure.net"] != "missing" || states["vault_keyroll vault:contoso-spo-a.vault.azure.net"] != "unknown" ||
+		states["exchange_app_role exchange"] != "done" || list.LookedAt.IsZero() {
+		t.Errorf("checklist %v", states)
+	}
 	stands := answer[api.TenantDrift](t, h.as("aud", "GET", tenantPath+"/drift", nil), 200)
 	if diff := cmp.Diff(d.Drift, stands.Drift); diff != "" || stands.ComparedAt.IsZero() {
 		t.Errorf("compared %v:\n%s", stands.ComparedAt, diff)

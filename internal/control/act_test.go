@@ -176,6 +176,8 @@ func (late) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, e
 	return obs, nil
 }
 
+func (late) Grantee(roll.Inventory) roll.Grantee { return roll.Grantee{} }
+
 func (l late) Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	return l.Survey(ctx, inv)
 }

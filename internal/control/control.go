@@ -23,6 +23,8 @@ import (
 // Check says what of a declaration cannot be right, as *roll.InvalidError.
 type surveyor interface {
 	discoverer
+	// Grantee says whom a tenant grants rights to.
+	Grantee(inv roll.Inventory) roll.Grantee
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Check(inv roll.Inventory) error
 }

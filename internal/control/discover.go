@@ -102,3 +102,24 @@ func (c *Control) StandingDrift(ctx context.Context, p access.Principal, tenantI
 	}
 	return c.store.TenantDrift(ctx, tenantID)
 }
+
+// Checklist says what is still to be granted in a tenant, by what the last
+// look could read and by what Keyroll has done there. It calls nobody.
+func (c *Control) Checklist(ctx context.Context, p access.Principal, tenantID string) (store.TenantDrift, []roll.Grant, error) {
+	if err := access.Allowed(p, access.ReadTenants); err != nil {
+		return store.TenantDrift{}, nil, err
+	}
+	t, err := c.store.Tenant(ctx, tenantID)
+	if err != nil {
+		return store.TenantDrift{}, nil, err
+	}
+	d, err := c.store.TenantDrift(ctx, tenantID)
+	if err != nil {
+		return d, nil, err
+	}
+	proof, err := c.store.Proof(ctx, tenantID)
+	if err != nil {
+		return d, nil, err
+	}
+	return d, roll.Checklist(t.Inventory, c.survey.Grantee(t.Inventory), d.Reads, proof), nil
+}

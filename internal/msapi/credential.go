@@ -98,6 +98,21 @@ func (c *Credentials) Expires(name string) (time.Time, bool) {
 	return entry.expires()
 }
 
+// ClientID is the application id of the named credential's app registration:
+// what a tenant grants to. "" where only the host knows it (a managed identity
+// without a client id), or where there is no such credential.
+func (c *Credentials) ClientID(name string) string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch id := c.entries[name].(type) {
+	case certificate:
+		return id.clientID
+	case workload:
+		return id.clientID
+	}
+	return ""
+}
+
 // For gives the named credential for one tenant. It goes on working across
 // Reload, and its failures are *Error with service "entra".
 func (c *Credentials) For(name, tenantID string, cloud Cloud, hc *http.Client) (azcore.TokenCredential, error) {

@@ -300,3 +300,27 @@ func (s *Store) DriftStats(ctx context.Context) (DriftStats, error) {
 	_, err = pgx.ForEachRow(rows, []any{&code, &n}, func() error { st.Items[code] = n; return nil })
 	return st, err
 }
+
+// Proof reads what Keyroll itself has done in a tenant: steps that ended well.
+func (s *Store) Proof(ctx context.Context, tenantID string) (roll.Proof, error) {
+	p := roll.Proof{Created: map[string]bool{}, Rolled: map[string]bool{}}
+	rows, err := s.pool.Query(ctx, `SELECT DISTINCT 'created', vault_host FROM key_versions WHERE tenant_id = $1 AND origin = 'roll'
+	  UNION SELECT DISTINCT s.kind, coalesce(s.data->>'geo', '') FROM steps s JOIN rolls r ON r.id = s.roll_id
+	    WHERE r.tenant_id = $1 AND s.kind IN ('refresh_policy', 'sharepoint_roll_key') AND s.state = 'succeeded'`, tenantID)
+	if err != nil {
+		return p, fmt.Errorf("reading what was done in tenant %s: %w", tenantID, err)
+	}
+	var what, where string
+	_, err = pgx.ForEachRow(rows, []any{&what, &where}, func() error {
+		switch what {
+		case "created":
+			p.Created[where] = true
+		case string(roll.RefreshPolicy):
+			p.Refreshed = true
+		default:
+			p.Rolled[where] = true
+		}
+		return nil
+	})
+	return p, err
+}

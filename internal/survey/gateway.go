@@ -43,6 +43,28 @@ func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option)
 // of the operator's own.
 func (g *Gateway) Cloud(inv roll.Inventory) (msapi.Cloud, error) { return g.clouds.ByName(inv.Cloud) }
 
+// Grantee says who is granted to in the tenant, and in which cloud.
+func (g *Gateway) Grantee(inv roll.Inventory) roll.Grantee {
+	cloud, err := g.clouds.ByName(inv.Cloud)
+	if err != nil {
+		return roll.Grantee{ClientID: g.creds.ClientID(inv.Credential)}
+	}
+	out := roll.Grantee{ClientID: g.creds.ClientID(inv.Credential), Authority: cloud.Authority, HSMSuffix: cloud.HSMSuffix}
+	switch cloud.Name {
+	case msapi.CloudPublic:
+		out.AzureCloud, out.ExchangeEnvironment = "AzureCloud", "O365Default"
+	case msapi.CloudGCCHigh:
+		out.AzureCloud, out.ExchangeEnvironment = "AzureUSGovernment", "O365USGovGCCHigh"
+	case msapi.CloudDoD:
+		out.AzureCloud, out.ExchangeEnvironment = "AzureUSGovernment", "O365USGovDoD"
+	case msapi.CloudChina:
+		out.AzureCloud, out.ExchangeEnvironment = "AzureChinaCloud", "O365China"
+	default: // an operator's own: the names that its owner gave it
+		out.AzureCloud, out.ExchangeEnvironment = cloud.Name, cloud.Name
+	}
+	return out
+}
+
 func (g *Gateway) credential(inv roll.Inventory) (msapi.Cloud, azcore.TokenCredential, error) {
 	cloud, err := g.clouds.ByName(inv.Cloud)
 	if err != nil {
