@@ -20,6 +20,15 @@ type ActKind struct {
 	do   func(w *World, raw []byte) error
 }
 
+// Members are the names of what the act's body may have.
+func (a ActKind) Members() []string {
+	var out []string
+	for _, f := range fileMembers(a.body) {
+		out = append(out, f.name)
+	}
+	return out
+}
+
 // kind makes an ActKind whose body is a T.
 func kind[T any](name, does string, do func(*World, T) error) ActKind {
 	return ActKind{Name: name, Does: does, body: reflect.TypeFor[T](), do: func(w *World, raw []byte) error {

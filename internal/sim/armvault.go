@@ -15,23 +15,30 @@ type VaultAzure struct {
 	// Subscription is one of the tenant's; left out, the first for every other vault.
 	Subscription string `json:"subscription,omitempty"`
 	// Location is eastus or westeurope in turns where left out.
-	Location         string `json:"location,omitempty"`
-	SKU              string `json:"sku,omitempty"` // premium
-	SoftDeleteOff    bool   `json:"soft_delete_off,omitempty"`
-	RetentionDays    int    `json:"retention_days,omitempty"` // 90
-	PurgeUnprotected bool   `json:"purge_unprotected,omitempty"`
+	Location string `json:"location,omitempty"`
+	// SKU is premium where left out.
+	SKU string `json:"sku,omitempty"`
+	// SoftDeleteOff: the vault has no soft delete.
+	SoftDeleteOff bool `json:"soft_delete_off,omitempty"`
+	// RetentionDays is 90 where left out.
+	RetentionDays int `json:"retention_days,omitempty"`
+	// PurgeUnprotected: the vault has no purge protection.
+	PurgeUnprotected bool `json:"purge_unprotected,omitempty"`
 	// AccessPolicies says that the vault goes by access policies, not by roles.
 	AccessPolicies bool `json:"access_policies,omitempty"`
-	// DefaultAction, Bypass and PublicNetworkAccess are the vault's firewall.
-	DefaultAction       string `json:"default_action,omitempty"`        // Allow
-	Bypass              string `json:"bypass,omitempty"`                // AzureServices
-	PublicNetworkAccess string `json:"public_network_access,omitempty"` // Enabled
-	Unlocked            bool   `json:"unlocked,omitempty"`              // no CanNotDelete lock
+	// DefaultAction is that of the vault's firewall: Allow where left out.
+	DefaultAction string `json:"default_action,omitempty"`
+	// Bypass is whom the firewall lets through: AzureServices where left out.
+	Bypass string `json:"bypass,omitempty"`
+	// PublicNetworkAccess is Enabled where left out.
+	PublicNetworkAccess string `json:"public_network_access,omitempty"`
+	// Unlocked: there is no CanNotDelete lock.
+	Unlocked bool `json:"unlocked,omitempty"`
 	// Invisible: the app's Reader does not reach it.
 	Invisible bool `json:"invisible,omitempty"`
 	// Denied are first-party services without rights on the keys, by their app id.
 	Denied []string `json:"denied,omitempty"`
-	// Groups have the rights of the services, and of Keyroll where it has none
+	// Group has the rights of the services, and of Keyroll where it has none
 	// of its own: who is in a group, Resource Manager does not show.
 	Group string `json:"group,omitempty"`
 	// Owners are object ids of people who may do everything with the vault.

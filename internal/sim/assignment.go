@@ -16,7 +16,9 @@ const (
 // with each of the policy's keys now, else "Failure" and why. Any other text
 // stands there as it is, as a word of Microsoft's that no client knows would.
 type PolicyTest struct {
+	// Result is what Result says.
 	Result string `json:"result,omitempty"`
+	// Detail is what Detail says.
 	Detail string `json:"detail,omitempty"`
 }
 

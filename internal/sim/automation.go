@@ -24,14 +24,17 @@ const (
 	RunbookExchange   = "Keyroll-Exchange"
 )
 
-// AutomationAccount is an Azure Automation account. Its jobs take JobSeconds
-// and then do what they do at once. Denied takes the right of the account's
-// own identity away: "exchange", "sharepoint".
+// AutomationAccount is an Azure Automation account. Its jobs take their time
+// and then do what they do at once.
 type AutomationAccount struct {
-	ID         string   `json:"id"`
-	Runbooks   []string `json:"runbooks,omitempty"` // default: both
-	JobSeconds float64  `json:"job_seconds,omitempty"`
-	Denied     []string `json:"denied,omitempty"`
+	// ID is its Azure resource id.
+	ID string `json:"id"`
+	// Runbooks are Keyroll-SharePoint and Keyroll-Exchange when left out.
+	Runbooks []string `json:"runbooks,omitempty"`
+	// JobSeconds is how long a job takes in the world's time.
+	JobSeconds float64 `json:"job_seconds,omitempty"`
+	// Denied takes the right of its identity away: "exchange", "sharepoint".
+	Denied []string `json:"denied,omitempty"`
 }
 
 // account is an AutomationAccount that lives in a world.

@@ -55,9 +55,10 @@ type Fault struct {
 	Operation string `json:"operation,omitempty"`
 	// Tenant is the GUID or domain of the tenant that the request is about.
 	Tenant string `json:"tenant,omitempty"`
-	// Vault and Key are those of a key that the request works with.
+	// Vault is the name of the vault of a key that the request works with.
 	Vault string `json:"vault,omitempty"`
-	Key   string `json:"key,omitempty"`
+	// Key is the name of such a key.
+	Key string `json:"key,omitempty"`
 	// Target is a vault/key, a policy's name or GUID, a geo, or geo/slot.
 	Target string `json:"target,omitempty"`
 	// Mode is what happens; the table of modes has them.
@@ -70,8 +71,8 @@ type Fault struct {
 	At float64 `json:"at,omitempty"`
 	// Lasts is for how long from then, in seconds of the world's time; 0: until it is removed.
 	Lasts float64 `json:"lasts,omitempty"`
-	// Probability, between 0 and 1, fires at some of the matching requests:
-	// which, the world's random seed and the order of requests decide. 0 is every one.
+	// Probability is between 0 and 1: the fault fires at some of the matching
+	// requests. Which, the world's random seed and the order of requests decide; 0 is every one.
 	Probability float64 `json:"probability,omitempty"`
 	// Params are the details of the mode.
 	Params FaultParams `json:"params,omitzero"`

@@ -24,8 +24,8 @@ const (
 // issuer that stands for the app's own assertion (workload identity). Nothing
 // fetches the issuer's keys; the seed names one.
 type Federated struct {
-	// Issuer is compared exactly. The TestIssuer's tokens are made by
-	// FederatedToken; https://{login host}/{tenant}/v2.0 is Entra itself, whose
+	// Issuer is compared exactly. Tokens of https://issuer.simulator.example are made by
+	// the simulator; https://{login host}/{tenant}/v2.0 is Entra itself, whose
 	// tokens a managed identity gets for the audience below.
 	Issuer string `json:"issuer"`
 	// Subject is compared exactly, such as system:serviceaccount:keyroll:keyroll.
@@ -33,7 +33,7 @@ type Federated struct {
 	// Audience is one of the token's audiences; api://AzureADTokenExchange when left out.
 	Audience string `json:"audience,omitempty"`
 	// Key is the issuer's RSA public key in PEM form, or a certificate with it;
-	// it is left out for the TestIssuer and for Entra itself.
+	// it is left out for the two issuers above.
 	Key string `json:"key,omitempty"`
 }
 

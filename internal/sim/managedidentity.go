@@ -35,7 +35,7 @@ type ManagedIdentity struct {
 	ObjectID string `json:"object_id,omitempty"`
 	// ResourceID is the Azure resource id of a user-assigned identity.
 	ResourceID string `json:"resource_id,omitempty"`
-	// SystemAssigned identities are meant by a request that names none.
+	// SystemAssigned: a request that names no identity means this one.
 	SystemAssigned bool `json:"system_assigned,omitempty"`
 }
 

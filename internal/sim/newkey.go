@@ -41,6 +41,12 @@ func newKey(v *vault, s Key) (*key, error) {
 		if !versionID.MatchString(sv.Version) {
 			return nil, misfit(at, fmt.Errorf("version %q is not 32 hex digits", sv.Version))
 		}
+		if sv.Created.IsZero() {
+			return nil, misfit(fmt.Sprintf("versions/%d", i), errors.New("created is missing"))
+		}
+		if !slices.Contains([]string{"", "0", "1", "2"}, sv.HSMPlatform) {
+			return nil, misfit(fmt.Sprintf("versions/%d/hsm_platform", i), fmt.Errorf("hsm_platform %q is not 0, 1 or 2", sv.HSMPlatform))
+		}
 		if k.version(sv.Version) != nil {
 			return nil, misfit(at, fmt.Errorf("version %s is there twice", sv.Version))
 		}

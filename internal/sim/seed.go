@@ -46,74 +46,96 @@ type Seed struct {
 	// RandomSeed decides which requests a fault with a probability hits.
 	RandomSeed uint64 `json:"random_seed,omitempty"`
 	// Clouds are clouds of the seed's own, besides Microsoft's.
-	Clouds  []Cloud  `json:"clouds,omitempty"`
-	Apps    []App    `json:"apps,omitempty"`
+	Clouds []Cloud `json:"clouds,omitempty"`
+	// Apps are the application registrations.
+	Apps []App `json:"apps,omitempty"`
+	// Tenants are the organisations.
 	Tenants []Tenant `json:"tenants"`
 }
 
 // Cloud is a cloud of the seed's own, as an operator's air-gapped one is: its
-// hosts, without https://. Logins are Entra's; Vault and HSM are what follows a
-// vault's name and a dot, SharePointAdmin what follows a tenant's name
-// ("-admin.sharepoint.airgap.example"). A cloud of a known name is replaced.
+// hosts, without https://. A cloud of a known name is replaced.
 type Cloud struct {
-	Name              string   `json:"name"`
-	Logins            []string `json:"logins"`
-	Vault             string   `json:"vault"`
-	HSM               string   `json:"hsm"`
-	Exchange          string   `json:"exchange"`
+	// Name is what a tenant's cloud says.
+	Name string `json:"name"`
+	// Logins are Entra's hosts; the first is the one that challenges name.
+	Logins []string `json:"logins"`
+	// Vault is what follows a vault's name and a dot.
+	Vault string `json:"vault"`
+	// HSM is what follows a Managed HSM's name and a dot.
+	HSM string `json:"hsm"`
+	// Exchange is Exchange's host.
+	Exchange string `json:"exchange"`
+	// ExchangeRedirects are the domains of its regional hosts.
 	ExchangeRedirects []string `json:"exchange_redirects,omitempty"`
-	SharePointAdmin   string   `json:"sharepoint_admin"`
-	ResourceManager   string   `json:"resource_manager"`
+	// SharePointAdmin is what follows a tenant's name: "-admin.sharepoint.airgap.example".
+	SharePointAdmin string `json:"sharepoint_admin"`
+	// ResourceManager is the host of Azure Resource Manager.
+	ResourceManager string `json:"resource_manager"`
 }
 
 // App is an application registration, known in every tenant that grants it
-// something. Secrets are accepted by Entra; SharePoint refuses their tokens.
+// something.
 type App struct {
-	ClientID     string   `json:"client_id"`
+	// ClientID is a GUID.
+	ClientID string `json:"client_id"`
+	// Certificates are PEM texts, of RSA keys.
 	Certificates []string `json:"certificates,omitempty"`
-	Secrets      []string `json:"secrets,omitempty"`
+	// Secrets are accepted by Entra; SharePoint refuses their tokens.
+	Secrets []string `json:"secrets,omitempty"`
 	// Federated are the workload identities that stand for the app.
 	Federated []Federated `json:"federated,omitempty"`
 	// ManagedIdentity makes the app an identity of the machine itself.
 	ManagedIdentity *ManagedIdentity `json:"managed_identity,omitempty"`
-	Grants          []Grant          `json:"grants,omitempty"`
+	// Grants are what tenants let the app do.
+	Grants []Grant `json:"grants,omitempty"`
 }
 
-// Grant is what one tenant ("*": each without a grant of its own) lets an app
-// do. KeyVault is by vault name, "*" for the rest. Exchange is "none" (401),
-// "app_role" (403 with NUL bytes) or "full". ARM, the grant on all of the
-// tenant's Azure resources, is "none", "reader" or "contributor".
+// Grant is what one tenant lets an app do.
 type Grant struct {
-	Tenant     string          `json:"tenant"`
-	KeyVault   map[string]bool `json:"keyvault,omitempty"`
-	Exchange   string          `json:"exchange,omitempty"`
-	SharePoint bool            `json:"sharepoint,omitempty"`
-	ARM        string          `json:"arm,omitempty"`
+	// Tenant is a GUID or domain; "*": each without a grant of its own.
+	Tenant string `json:"tenant"`
+	// KeyVault is by vault name, "*" for the rest.
+	KeyVault map[string]bool `json:"keyvault,omitempty"`
+	// Exchange is "none" (401), "app_role" (403 with NUL bytes) or "full".
+	Exchange string `json:"exchange,omitempty"`
+	// SharePoint is Sites.FullControl.All.
+	SharePoint bool `json:"sharepoint,omitempty"`
+	// ARM is the grant on all of the tenant's Azure resources: "none", "reader" or "contributor".
+	ARM string `json:"arm,omitempty"`
 }
 
 // Tenant is a Microsoft 365 organisation.
 type Tenant struct {
-	ID     string `json:"id"`
-	Name   string `json:"name"`
+	// ID is a GUID.
+	ID string `json:"id"`
+	// Name is for people.
+	Name string `json:"name"`
+	// Domain names the tenant where a GUID is unhandy.
 	Domain string `json:"domain"`
-	Cloud  string `json:"cloud,omitempty"`
+	// Cloud is "public" (left out), "gcc_high", "dod", "china" or one of the seed's own.
+	Cloud string `json:"cloud,omitempty"`
 	// Subscriptions are the ids of its Azure subscriptions; two of the
 	// simulator's own where left out.
 	Subscriptions []string `json:"subscriptions,omitempty"`
 	// Automation are its Azure Automation accounts.
 	Automation []AutomationAccount `json:"automation,omitempty"`
-	Vaults     []Vault             `json:"vaults,omitempty"`
-	Exchange   Exchange            `json:"exchange"`
-	SharePoint SharePoint          `json:"sharepoint"`
+	// Vaults are its key vaults and Managed HSMs.
+	Vaults []Vault `json:"vaults,omitempty"`
+	// Exchange is what it has in Exchange Online.
+	Exchange Exchange `json:"exchange"`
+	// SharePoint is what it has in SharePoint Online.
+	SharePoint SharePoint `json:"sharepoint"`
 }
 
-// Vault is a key vault. ServiceDenied takes Microsoft 365's own right to wrap
-// and unwrap with its keys away.
+// Vault is a key vault or a Managed HSM.
 type Vault struct {
+	// Name is its first host label: {name}.vault.azure.net.
 	Name string `json:"name"`
 	// ManagedHSM makes it a Managed HSM, at a host of its own domain, with keys
 	// of type RSA-HSM and 100 versions of each at most.
-	ManagedHSM    bool `json:"managed_hsm,omitempty"`
+	ManagedHSM bool `json:"managed_hsm,omitempty"`
+	// ServiceDenied takes away Microsoft 365's own right to wrap and unwrap.
 	ServiceDenied bool `json:"service_denied,omitempty"`
 	// Azure is what Resource Manager shows of the vault.
 	Azure VaultAzure `json:"azure,omitzero"`
@@ -124,44 +146,62 @@ type Vault struct {
 	// software keys in 10 seconds of real time.
 	UnlimitedCreates bool `json:"unlimited_creates,omitempty"`
 	// CreateRetryAfter is the Retry-After of that limit's 429, in seconds; 0 sends none.
-	CreateRetryAfter int   `json:"create_retry_after,omitempty"`
-	Keys             []Key `json:"keys,omitempty"`
+	CreateRetryAfter int `json:"create_retry_after,omitempty"`
+	// Keys are its keys.
+	Keys []Key `json:"keys,omitempty"`
 }
 
 // Key is a key and its versions, oldest first.
 type Key struct {
-	Name            string   `json:"name"`
-	Kty             string   `json:"kty,omitempty"`
-	Size            int      `json:"size,omitempty"`
-	KeyOps          []string `json:"key_ops,omitempty"`
-	RecoveryLevel   string   `json:"recovery_level,omitempty"`
-	RecoverableDays int      `json:"recoverable_days,omitempty"`
+	// Name is letters, digits and dashes.
+	Name string `json:"name"`
+	// Kty is "RSA" or "RSA-HSM" (left out).
+	Kty string `json:"kty,omitempty"`
+	// Size is 2048, 3072 (left out) or 4096.
+	Size int `json:"size,omitempty"`
+	// KeyOps are wrapKey and unwrapKey when left out.
+	KeyOps []string `json:"key_ops,omitempty"`
+	// RecoveryLevel is "Recoverable+ProtectedSubscription" when left out.
+	RecoveryLevel string `json:"recovery_level,omitempty"`
+	// RecoverableDays is 90 when left out.
+	RecoverableDays int `json:"recoverable_days,omitempty"`
 	// HSMPlatform is that of the versions below which name none.
 	HSMPlatform string `json:"hsm_platform,omitempty"`
-	SoftDeleted bool   `json:"soft_deleted,omitempty"`
+	// SoftDeleted: the key is deleted and can be recovered.
+	SoftDeleted bool `json:"soft_deleted,omitempty"`
 	// BeingDeleted: soft-deleted, and the vault is not done with it.
-	BeingDeleted   bool            `json:"being_deleted,omitempty"`
+	BeingDeleted bool `json:"being_deleted,omitempty"`
+	// RotationPolicy is what the vault does with the key by itself.
 	RotationPolicy *RotationPolicy `json:"rotation_policy,omitempty"`
-	Versions       []KeyVersion    `json:"versions,omitempty"`
+	// Versions are oldest first; a key needs one to be of use.
+	Versions []KeyVersion `json:"versions,omitempty"`
 }
 
 // KeyVersion is one version of a key.
 type KeyVersion struct {
-	Version     string            `json:"version"`
-	Created     time.Time         `json:"created"`
-	HSMPlatform string            `json:"hsm_platform,omitempty"`
-	Enabled     *bool             `json:"enabled,omitempty"`
-	NotBefore   *time.Time        `json:"not_before,omitempty"`
-	Expires     *time.Time        `json:"expires,omitempty"`
-	Tags        map[string]string `json:"tags,omitempty"`
+	// Version is 32 lower-case hex digits.
+	Version string `json:"version"`
+	// Created is when it was made; each later than the one before.
+	Created time.Time `json:"created"`
+	// HSMPlatform is "0" (software), "1" (old) or "2" (new).
+	HSMPlatform string `json:"hsm_platform,omitempty"`
+	// Enabled is true when left out.
+	Enabled *bool `json:"enabled,omitempty"`
+	// NotBefore is its nbf.
+	NotBefore *time.Time `json:"not_before,omitempty"`
+	// Expires is its exp.
+	Expires *time.Time `json:"expires,omitempty"`
+	// Tags are the tags of this version.
+	Tags map[string]string `json:"tags,omitempty"`
 }
 
 // RotationPolicy is a key's auto-rotation policy. It acts in the world's time.
 type RotationPolicy struct {
 	// ExpiryTime after its creation a new version expires; an ISO 8601 duration
 	// of days, months and years.
-	ExpiryTime string           `json:"expiry_time,omitempty"`
-	Actions    []RotationAction `json:"actions,omitempty"`
+	ExpiryTime string `json:"expiry_time,omitempty"`
+	// Actions are what is done, and when.
+	Actions []RotationAction `json:"actions,omitempty"`
 	// Stamps tells which new versions get the expiry: "all" (left out), also
 	// those made by a client that names none, or "rotations" only.
 	Stamps string `json:"stamps,omitempty"`
@@ -169,19 +209,24 @@ type RotationPolicy struct {
 
 // RotationAction is "Rotate" or "Notify" at a time given as an ISO 8601 duration.
 type RotationAction struct {
-	Action           string `json:"action"`
-	TimeAfterCreate  string `json:"time_after_create,omitempty"`
+	// Action is "Rotate" or "Notify", which does nothing here.
+	Action string `json:"action"`
+	// TimeAfterCreate is a duration after the newest version was made, such as P90D.
+	TimeAfterCreate string `json:"time_after_create,omitempty"`
+	// TimeBeforeExpiry is a duration before the newest version expires.
 	TimeBeforeExpiry string `json:"time_before_expiry,omitempty"`
 }
 
-// Exchange is a tenant's policies and sample mailboxes. RefreshSeconds after a
-// refresh the policy's mailboxes show another DataEncryptionPolicyID. Warnings
-// come with every successful Set.
+// Exchange is a tenant's policies and sample mailboxes.
 type Exchange struct {
-	RefreshSeconds float64   `json:"refresh_seconds,omitempty"`
-	Warnings       []string  `json:"warnings,omitempty"`
-	Policies       []Policy  `json:"policies,omitempty"`
-	Mailboxes      []Mailbox `json:"mailboxes,omitempty"`
+	// RefreshSeconds after a refresh the policy's mailboxes show another DataEncryptionPolicyID.
+	RefreshSeconds float64 `json:"refresh_seconds,omitempty"`
+	// Warnings come with every successful Set.
+	Warnings []string `json:"warnings,omitempty"`
+	// Policies are its data encryption policies.
+	Policies []Policy `json:"policies,omitempty"`
+	// Mailboxes are its sample mailboxes.
+	Mailboxes []Mailbox `json:"mailboxes,omitempty"`
 	ExchangeOddities
 }
 
@@ -207,50 +252,72 @@ type ExchangeOddities struct {
 
 // Policy is a data encryption policy of workload "exchange" or "multi-workload".
 type Policy struct {
-	Name           string   `json:"name"`
-	GUID           string   `json:"guid"`
-	Description    string   `json:"description,omitempty"`
-	Workload       string   `json:"workload"`
-	Enabled        *bool    `json:"enabled,omitempty"`
-	Assigned       bool     `json:"assigned,omitempty"`
-	PurgeRequested bool     `json:"purge_requested,omitempty"`
-	AzureKeyIDs    []string `json:"azure_key_ids"`
+	// Name is its name and Identity.
+	Name string `json:"name"`
+	// GUID is its GUID.
+	GUID string `json:"guid"`
+	// Description is shown by Get.
+	Description string `json:"description,omitempty"`
+	// Workload is "exchange" or "multi-workload".
+	Workload string `json:"workload"`
+	// Enabled is true when left out.
+	Enabled *bool `json:"enabled,omitempty"`
+	// Assigned: a multi-workload policy that is assigned to the tenant.
+	Assigned bool `json:"assigned,omitempty"`
+	// PurgeRequested: a data purge has been asked for; a refresh is refused.
+	PurgeRequested bool `json:"purge_requested,omitempty"`
+	// AzureKeyIDs are the key URLs, each of one of the tenant's vaults.
+	AzureKeyIDs []string `json:"azure_key_ids"`
 	// Test overrides what Test-M365DataAtRestEncryptionPolicy says of it.
 	Test *PolicyTest `json:"test,omitempty"`
 }
 
 // Mailbox is a mailbox and the GUID of its policy.
 type Mailbox struct {
+	// Address is what a client asks for.
 	Address string `json:"address"`
-	Policy  string `json:"policy,omitempty"`
+	// Policy is its policy's GUID.
+	Policy string `json:"policy,omitempty"`
 }
 
-// SharePoint is a tenant's geos. URIVersion (default true) tells whether slot
-// URIs name a version, URIChange ("end", "start") when a roll changes them.
+// SharePoint is a tenant's geos.
 type SharePoint struct {
+	// SitesPerSecond is the pace of a roll in the world's time; 80 when left out.
 	SitesPerSecond float64 `json:"sites_per_second,omitempty"`
-	URIVersion     *bool   `json:"uri_version,omitempty"`
-	URIChange      string  `json:"uri_change,omitempty"`
-	Geos           []Geo   `json:"geos,omitempty"`
+	// URIVersion: slot URIs name a version; true when left out.
+	URIVersion *bool `json:"uri_version,omitempty"`
+	// URIChange is when a roll changes the URI: at its "end" (left out) or "start".
+	URIChange string `json:"uri_change,omitempty"`
+	// Geos are its geographies.
+	Geos []Geo `json:"geos,omitempty"`
 	SharePointOddities
 }
 
-// Geo is one SharePoint geography. Status is Unregistered, Registering,
-// Registered (default), Rolling or Recovering.
+// Geo is one SharePoint geography.
 type Geo struct {
-	ID        string  `json:"id"`
-	AdminHost string  `json:"admin_host"`
-	Status    string  `json:"status,omitempty"`
-	Progress  float64 `json:"progress,omitempty"`
-	SiteCount int     `json:"site_count,omitempty"`
-	Primary   Slot    `json:"primary"`
-	Secondary Slot    `json:"secondary"`
+	// ID is its name, such as NAM.
+	ID string `json:"id"`
+	// AdminHost is the host of its admin site.
+	AdminHost string `json:"admin_host"`
+	// Status is Unregistered, Registering, Registered (left out), Rolling or Recovering.
+	Status string `json:"status,omitempty"`
+	// Progress is the percentage shown; 100 when it is Registered.
+	Progress float64 `json:"progress,omitempty"`
+	// SiteCount is how many sites a roll goes through.
+	SiteCount int `json:"site_count,omitempty"`
+	// Primary is the primary slot.
+	Primary Slot `json:"primary"`
+	// Secondary is the secondary slot.
+	Secondary Slot `json:"secondary"`
 }
 
 // Slot names the key version that a SharePoint slot holds.
 type Slot struct {
-	Vault   string `json:"vault"`
-	Key     string `json:"key"`
+	// Vault is the name of one of the tenant's vaults.
+	Vault string `json:"vault"`
+	// Key is the name of a key in it.
+	Key string `json:"key"`
+	// Version is one of its versions; the newest when left out.
 	Version string `json:"version,omitempty"`
 }
 
