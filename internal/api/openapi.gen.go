@@ -299,6 +299,24 @@ func (e KeyVersionState) Valid() bool {
 	}
 }
 
+// Defines values for PlanKind.
+const (
+	PlanKindReplace PlanKind = "replace"
+	PlanKindRoll    PlanKind = "roll"
+)
+
+// Valid indicates whether the value is a known member of the PlanKind enum.
+func (e PlanKind) Valid() bool {
+	switch e {
+	case PlanKindReplace:
+		return true
+	case PlanKindRoll:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProblemCode.
 const (
 	ProblemCodeAlreadyExists          ProblemCode = "already_exists"
@@ -1311,17 +1329,26 @@ type Plan struct {
 	Hash PlanHash `json:"hash"`
 
 	// Keys The keys that get a version.
-	Keys   []PlanKey `json:"keys"`
+	Keys []PlanKey `json:"keys"`
+
+	// Kind `replace` where SharePoint slots take other keys, else `roll`; it is in the hash.
+	Kind   PlanKind  `json:"kind,omitempty,omitzero"`
 	MadeAt time.Time `json:"made_at"`
 
 	// OtherKeys Keys beside them in the same policies; the roll does not touch them, and their version must stay.
 	OtherKeys []PlanKey    `json:"other_keys,omitempty,omitzero"`
 	Policies  []PlanPolicy `json:"policies"`
-	Steps     []PlanStep   `json:"steps"`
+
+	// Replaces The slots that take another key. The key that leaves keeps its versions for ever.
+	Replaces []PlanReplacement `json:"replaces,omitempty,omitzero"`
+	Steps    []PlanStep        `json:"steps"`
 
 	// TenantID A UUID in lower case.
 	TenantID UUID `json:"tenant_id"`
 }
+
+// PlanKind `replace` where SharePoint slots take other keys, else `roll`; it is in the hash.
+type PlanKind string
 
 // PlanHash SHA-256 over the canonical JSON of a plan, without times, estimates and prose.
 type PlanHash = string
@@ -1367,6 +1394,30 @@ type PlanPolicy struct {
 	Workload Workload `json:"workload"`
 }
 
+// PlanReplacement A slot that takes another key.
+type PlanReplacement struct {
+	// Key An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Key ID `json:"key"`
+
+	// OldKey An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	OldKey ID `json:"old_key"`
+
+	// OldName The key's name in its vault.
+	OldName KeyName `json:"old_name"`
+
+	// OldVaultURL The https address of an Azure Key Vault or Managed HSM.
+	OldVaultURL VaultURL `json:"old_vault_url"`
+
+	// OldVersion The version that the slot names; empty where SharePoint shows none.
+	OldVersion string `json:"old_version"`
+
+	// Policy An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Policy ID `json:"policy"`
+
+	// Slot One of the two keys of a SharePoint policy.
+	Slot Slot `json:"slot"`
+}
+
 // PlanRequest A roll request whose reason may be left out; `plan_hash` is not looked at.
 type PlanRequest struct {
 	// Emergency The roll goes through change windows and freezes. It needs the approval of two people, neither of them the
@@ -1384,6 +1435,9 @@ type PlanRequest struct {
 
 	// Reason Why the roll is wanted.
 	Reason Reason `json:"reason,omitempty,omitzero"`
+
+	// Replace SharePoint slots that take another key: a kind of roll by itself, with neither `policies` nor `keys` beside it. The declaration follows when SharePoint has taken the key up.
+	Replace []Replacement `json:"replace,omitempty,omitzero"`
 
 	// StartAt When the roll may begin; at once where left out or null.
 	StartAt time.Time `json:"start_at,omitempty,omitzero"`
@@ -1516,6 +1570,21 @@ type ReasonCode string
 type ReasonText struct {
 	// Reason A sentence for people and for the audit log.
 	Reason Text `json:"reason"`
+}
+
+// Replacement A slot of a SharePoint policy, and the declared key, used by no policy, that it shall take.
+type Replacement struct {
+	// Key An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Key ID `json:"key"`
+
+	// Policy An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Policy ID `json:"policy"`
+
+	// Slot One of the two keys of a SharePoint policy.
+	Slot Slot `json:"slot"`
+
+	// Version `new`, or the 32 hex digits of an existing version to adopt.
+	Version VersionWanted `json:"version,omitempty,omitzero"`
 }
 
 // ReplanRequest How to plan again.
@@ -1700,7 +1769,7 @@ type RollPolicy struct {
 	Workload Workload `json:"workload"`
 }
 
-// RollRequest `policies` and `keys` are a union; at least one must name something (422).
+// RollRequest `policies` and `keys` are a union; one of them, or `replace`, must name something (422).
 type RollRequest struct {
 	// Emergency The roll goes through change windows and freezes. It needs the approval of two people, neither of them the
 	// requester, whatever the tenant's declaration says. A roll stays an emergency, or stays none.
@@ -1717,6 +1786,9 @@ type RollRequest struct {
 
 	// Reason Why the roll is wanted.
 	Reason Reason `json:"reason"`
+
+	// Replace SharePoint slots that take another key: a kind of roll by itself, with neither `policies` nor `keys` beside it. The declaration follows when SharePoint has taken the key up.
+	Replace []Replacement `json:"replace,omitempty,omitzero"`
 
 	// StartAt When the roll may begin; at once where left out or null.
 	StartAt time.Time `json:"start_at,omitempty,omitzero"`
@@ -1893,6 +1965,9 @@ type StepParams struct {
 	Migrate    bool      `json:"migrate,omitempty,omitzero"`
 	NotBefore  time.Time `json:"not_before,omitempty,omitzero"`
 	OldVersion string    `json:"old_version,omitempty,omitzero"`
+
+	// Replaces The key that leaves the slot.
+	Replaces string `json:"replaces,omitempty,omitzero"`
 
 	// Scope The SharePoint lease that guards the step.
 	Scope string `json:"scope,omitempty,omitzero"`

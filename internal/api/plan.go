@@ -10,7 +10,7 @@ import (
 // plan is a plan as the contract shows it.
 func plan(p roll.Plan) Plan {
 	out := Plan{
-		Hash: p.Hash, TenantID: p.TenantID, MadeAt: p.MadeAt.UTC(), Keys: each(p.Keys, planKey),
+		Hash: p.Hash, TenantID: p.TenantID, MadeAt: p.MadeAt.UTC(), Kind: PlanKind(p.KindWord()), Keys: each(p.Keys, planKey),
 		Policies: each(p.Policies, func(q roll.PlanPolicy) PlanPolicy {
 			return PlanPolicy{
 				ID: q.ID, Workload: Workload(q.Workload), Name: q.Name, GUID: q.GUID, Covers: q.Covers, Geo: q.Geo, Keys: notNil(q.Keys),
@@ -21,6 +21,13 @@ func plan(p roll.Plan) Plan {
 	}
 	if len(p.OtherKeys) > 0 {
 		out.OtherKeys = each(p.OtherKeys, planKey)
+	}
+	if len(p.Replaces) > 0 {
+		out.Replaces = each(p.Replaces, func(r roll.PlanReplacement) PlanReplacement {
+			return PlanReplacement{
+				Policy: r.Policy, Slot: Slot(r.Slot), Key: r.Key, OldKey: r.OldKey, OldVaultURL: r.OldVaultURL, OldName: r.OldName, OldVersion: r.OldVersion,
+			}
+		})
 	}
 	return out
 }
@@ -34,7 +41,7 @@ func planKey(k roll.PlanKey) PlanKey {
 
 func planStep(s roll.PlanStep) PlanStep {
 	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope,
-		Size: s.Params.Size, Migrate: s.Params.Migrate}
+		Size: s.Params.Size, Migrate: s.Params.Migrate, Replaces: s.Params.Replaces}
 	if s.Params.Gap > 0 {
 		params.Gap = time.Duration(s.Params.Gap).String()
 	}
@@ -50,19 +57,31 @@ func findings(in []roll.Finding) []Finding {
 	})
 }
 
+// askedFor is which keys are to be rolled or replaced.
+type askedFor struct {
+	policies []string
+	keys     []KeyRequest
+	replace  []Replacement
+	// emergency lets it through windows and freezes.
+	emergency Emergency
+}
+
 // request reads what a roll is asked for.
-func request(tenantID string, policies []string, keys []KeyRequest, why Reason, startAt time.Time, hash string, e Emergency) roll.Request {
+func request(tenantID string, what askedFor, why Reason, startAt time.Time, hash string) roll.Request {
 	req := roll.Request{
-		TenantID: tenantID, Policies: policies, StartAt: optional(startAt), PlanHash: hash, Emergency: emergency(e),
+		TenantID: tenantID, Policies: what.policies, StartAt: optional(startAt), PlanHash: hash, Emergency: emergency(what.emergency),
 		Reason: roll.Reason{Code: string(why.Code), Text: why.Text},
 	}
 	if why.Ticket != (Ticket{}) {
 		req.Reason.Ticket = &roll.Ticket{Source: why.Ticket.Source, ID: why.Ticket.ID}
 	}
-	for _, k := range keys {
+	for _, k := range what.keys {
 		req.Keys = append(req.Keys, roll.KeyRequest{
 			Type: string(k.Type), ID: k.ID, Policy: k.Policy, Version: k.Version, KeyNotBefore: optional(k.KeyNotBefore), Size: int(k.Size),
 		})
+	}
+	for _, r := range what.replace {
+		req.Replace = append(req.Replace, roll.Replacement{Policy: r.Policy, Slot: roll.Slot(r.Slot), Key: r.Key, Version: r.Version})
 	}
 	return req
 }

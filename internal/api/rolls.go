@@ -36,7 +36,7 @@ func (h *handlers) show(ctx context.Context, r roll.Roll) (Roll, error) {
 // CreatePlan is a dry run of a roll.
 func (h *handlers) CreatePlan(ctx context.Context, r CreatePlanRequestObject) (CreatePlanResponseObject, error) {
 	b := r.Body
-	p, err := h.Control.Plan(ctx, PrincipalOf(ctx), request(b.TenantID, b.Policies, b.Keys, b.Reason, b.StartAt, "", b.Emergency))
+	p, err := h.Control.Plan(ctx, PrincipalOf(ctx), request(b.TenantID, askedFor{b.Policies, b.Keys, b.Replace, b.Emergency}, b.Reason, b.StartAt, ""))
 	if err != nil {
 		return nil, err
 	}
@@ -48,7 +48,7 @@ func (h *handlers) CreatePlan(ctx context.Context, r CreatePlanRequestObject) (C
 func (h *handlers) CreateRoll(ctx context.Context, r CreateRollRequestObject) (CreateRollResponseObject, error) {
 	b := r.Body
 	replayed := true
-	answer, err := h.Control.Request(ctx, PrincipalOf(ctx), request(b.TenantID, b.Policies, b.Keys, b.Reason, b.StartAt, b.PlanHash, b.Emergency), control.Idempotency{
+	answer, err := h.Control.Request(ctx, PrincipalOf(ctx), request(b.TenantID, askedFor{b.Policies, b.Keys, b.Replace, b.Emergency}, b.Reason, b.StartAt, b.PlanHash), control.Idempotency{
 		Key: r.Params.IdempotencyKey, BodyHash: bodyHash("POST /v1/rolls", exchangeOf(ctx).body),
 		Render: func(made roll.Roll) (store.Answer, error) {
 			replayed = false

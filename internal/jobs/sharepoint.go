@@ -87,7 +87,23 @@ func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.
 	if f := roll.CheckSlot(a.inv, p, a.step.Slot, seen, a.step.Params.OldVersion); f != nil {
 		return a.fault(f)
 	}
+	if old := a.step.Params.Replaces; old != "" {
+		if p.SlotKey(a.step.Slot) != old {
+			return a.fault(slotRedeclared(p, a.step))
+		}
+		if f := roll.CheckReplacement(a.inv, p, a.step.Slot, seen, k); f != nil {
+			return a.fault(f)
+		}
+	}
 	return nil
+}
+
+// slotRedeclared: somebody edited the declaration of a slot that this roll
+// gives another key.
+func slotRedeclared(p roll.Policy, s roll.Step) *roll.Fault {
+	return &roll.Fault{Code: "declaration_changed",
+		Seen:   fmt.Sprintf("the %s slot of policy %s is declared as key %s; this roll replaces %s by %s there", s.Slot, p.ID, p.SlotKey(s.Slot), s.Params.Replaces, s.Key),
+		Remedy: fmt.Sprintf("declare what SharePoint has in the slot: key %s if it took it up, else %s; then retry, or replan", s.Key, s.Params.Replaces)}
 }
 
 // usable reads the version that is to be put into the slot.

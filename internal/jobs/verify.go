@@ -33,12 +33,12 @@ func (a *attempt) verifySharePoint(ctx context.Context, p roll.Policy) roll.Even
 	if err != nil {
 		return a.failed(err)
 	}
+	if f := a.followed(p); f != nil {
+		return a.fault(f)
+	}
 	res := roll.Result{Evidence: roll.Confirmed, Source: "SharePoint's slots name the versions", Versions: map[string]string{}}
 	for _, slot := range []roll.Slot{roll.Primary, roll.Secondary} {
-		id := p.Primary
-		if slot == roll.Secondary {
-			id = p.Secondary
-		}
+		id := p.SlotKey(slot)
 		rk, ok := a.roll.KeyByID(id)
 		if !ok {
 			continue
@@ -61,6 +61,18 @@ func (a *attempt) verifySharePoint(ctx context.Context, p roll.Policy) roll.Even
 		res.Versions[id] = rk.NewVersion
 	}
 	return a.done(res)
+}
+
+// followed says whether the declaration names the keys that this roll put into
+// the policy's slots: it followed when each operation was seen to have ended,
+// unless somebody had edited it meanwhile.
+func (a *attempt) followed(p roll.Policy) *roll.Fault {
+	for _, s := range a.roll.Steps {
+		if s.Round == a.step.Round && s.Kind == roll.SharePointAwait && s.Policy == p.ID && s.Params.Replaces != "" && p.SlotKey(s.Slot) != s.Key {
+			return slotRedeclared(p, s)
+		}
+	}
+	return nil
 }
 
 // awaited is what the await of a slot knew of its operation, where the slot

@@ -26,7 +26,9 @@ func TestOpensAt(t *testing.T) {
 	every := func(start, zone string, lasts time.Duration) roll.Window {
 		return roll.Window{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, Start: start, Duration: roll.Duration(lasts), Zone: zone}
 	}
-	freeze := func(from, to string) roll.Freeze { return roll.Freeze{From: utc(from), To: utc(to), Reason: "year-end"} }
+	freeze := func(from, to string) roll.Freeze {
+		return roll.Freeze{From: utc(from), To: utc(to), Reason: "year-end"}
+	}
 	for name, c := range map[string]struct {
 		windows []roll.Window
 		freezes []roll.Freeze

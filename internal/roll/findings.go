@@ -35,6 +35,8 @@ func inspect(c *inspection) []Finding {
 			c.exchange(pol)
 		}
 	}
+	c.replacements()
+	c.nameable()
 	c.undeclared()
 	c.azure()
 	judge(c.inv.Vetoes, c.found)
@@ -52,7 +54,9 @@ type inspection struct {
 	now  time.Time
 	// migrates: the roll's aim is a newer HSM platform.
 	migrates bool
-	found    []Finding
+	// asked are the replacements of the request.
+	asked []Replacement
+	found []Finding
 }
 
 func (c *inspection) err(subject, code, seen, remedy string) {

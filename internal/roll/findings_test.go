@@ -12,6 +12,8 @@ type tenant struct {
 	inv roll.Inventory
 	obs roll.Observation
 	req roll.Request
+	// after changes something between the request and the plan.
+	after func()
 }
 
 func (x *tenant) key(id string, change func(*roll.KeyObservation)) {

@@ -150,12 +150,20 @@ func SharePointLine(inv Inventory, geo Geo, k Key, version string, slot Slot) (O
 	case !pasteVersion.MatchString(version):
 		return Offer{}, notPasted("the version of key " + k.ID)
 	}
+	line := "-KeyVaultName " + k.VaultName() + " -KeyName " + k.Name + " -KeyVersion " + version
+	if k.namedByURI() {
+		if !pasteURL.MatchString("https://" + k.Ref().Host) {
+			return Offer{}, notPasted("the vault of key " + k.ID)
+		}
+		// The second form of the cmdlet: a Managed HSM has no short name.
+		line = "-KeyVaultUri " + k.URI(version)
+	}
 	keyType := map[Slot]string{Primary: "Primary", Secondary: "Secondary"}[slot]
 	if keyType == "" {
 		return Offer{}, notPasted("slot " + string(slot))
 	}
 	return Offer{Connect: connectSharePoint(inv, geo), Check: "Get-SPODataEncryptionPolicy",
-		Line: fmt.Sprintf("Update-SPODataEncryptionPolicy -KeyVaultName %s -KeyName %s -KeyVersion %s -KeyType %s", k.VaultName(), k.Name, version, keyType)}, nil
+		Line: fmt.Sprintf("Update-SPODataEncryptionPolicy %s -KeyType %s", line, keyType)}, nil
 }
 
 // SharePointCheckLine is the cmdlet that shows whether a roll has ended.

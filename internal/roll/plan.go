@@ -13,15 +13,17 @@ import (
 // Plan is the ordered steps that a roll would take, with what was found.
 // MadeAt and the estimates are not part of the hash.
 type Plan struct {
-	Hash            string       `json:"hash"`
-	TenantID        string       `json:"tenant_id"`
-	MadeAt          time.Time    `json:"made_at"`
-	Keys            []PlanKey    `json:"keys"`
-	OtherKeys       []PlanKey    `json:"other_keys,omitempty"`
-	Policies        []PlanPolicy `json:"policies"`
-	Steps           []PlanStep   `json:"steps"`
-	Findings        []Finding    `json:"findings"`
-	EstimateSeconds int64        `json:"estimate_seconds"`
+	Hash            string            `json:"hash"`
+	TenantID        string            `json:"tenant_id"`
+	MadeAt          time.Time         `json:"made_at"`
+	Kind            string            `json:"kind,omitempty"` // "" or KindReplace
+	Keys            []PlanKey         `json:"keys"`
+	OtherKeys       []PlanKey         `json:"other_keys,omitempty"`
+	Replaces        []PlanReplacement `json:"replaces,omitempty"`
+	Policies        []PlanPolicy      `json:"policies"`
+	Steps           []PlanStep        `json:"steps"`
+	Findings        []Finding         `json:"findings"`
+	EstimateSeconds int64             `json:"estimate_seconds"`
 	// Emergency: the roll goes through change windows and freezes.
 	Emergency bool `json:"emergency,omitempty"`
 }
@@ -89,6 +91,8 @@ type Params struct {
 	// Migrate: the new version must be on a newer HSM platform than its
 	// predecessor where that is on an old one.
 	Migrate bool `json:"migrate,omitempty"`
+	// Replaces is the id of the declared key that leaves the slot.
+	Replaces string `json:"replaces,omitempty"`
 	// Scope of the SharePoint lease.
 	Scope string `json:"scope,omitempty"`
 	// Transport of the change, and of what watches it; "" is the native one.
@@ -163,12 +167,14 @@ func (p Plan) Rolls(keyID string) bool {
 // hashed is the part of a plan that its hash covers: keys, old versions,
 // policy GUIDs, steps, parameters, and findings by code, level and subject.
 type hashed struct {
-	TenantID string          `json:"tenant_id"`
-	Keys     []PlanKey       `json:"keys"`
-	Others   []PlanKey       `json:"other_keys"`
-	Policies []hashedPolicy  `json:"policies"`
-	Steps    []hashedStep    `json:"steps"`
-	Findings []hashedFinding `json:"findings"`
+	TenantID string            `json:"tenant_id"`
+	Kind     string            `json:"kind,omitempty"`
+	Replaces []PlanReplacement `json:"replaces,omitempty"`
+	Keys     []PlanKey         `json:"keys"`
+	Others   []PlanKey         `json:"other_keys"`
+	Policies []hashedPolicy    `json:"policies"`
+	Steps    []hashedStep      `json:"steps"`
+	Findings []hashedFinding   `json:"findings"`
 	// Left out where it is not so.
 	Emergency bool `json:"emergency,omitempty"`
 }
@@ -201,7 +207,7 @@ type hashedFinding struct {
 // ComputeHash returns "sha256:" and the hex SHA-256 over the canonical JSON
 // (RFC 8785) of what was planned; times, estimates and prose are left out.
 func (p Plan) ComputeHash() (string, error) {
-	h := hashed{TenantID: p.TenantID, Keys: p.Keys, Others: p.OtherKeys, Emergency: p.Emergency}
+	h := hashed{TenantID: p.TenantID, Kind: p.Kind, Replaces: p.Replaces, Keys: p.Keys, Others: p.OtherKeys, Emergency: p.Emergency}
 	for _, q := range p.Policies {
 		h.Policies = append(h.Policies, hashedPolicy{q.ID, q.Workload, q.GUID, q.Geo, q.Keys})
 	}

@@ -23,10 +23,11 @@ func Build(inv Inventory, req Resolved, obs Observation, now time.Time) (Plan, e
 		b.versions[k.ID] = k
 	}
 	b.plan = Plan{TenantID: inv.TenantID, MadeAt: now, Emergency: req.Request.Emergency != nil}
+	b.aim(req.Request.Replace)
 	b.collectPolicies()
 	b.collectKeys()
 	b.steps()
-	b.plan.Findings = inspect(&inspection{inv: inv, plan: b.plan, obs: obs, now: now, migrates: b.migrate})
+	b.plan.Findings = inspect(&inspection{inv: inv, plan: b.plan, obs: obs, now: now, migrates: b.migrate, asked: req.Request.Replace})
 	b.plan.EstimateSeconds = longest(b.plan.Steps)
 	hash, err := b.plan.ComputeHash()
 	if err != nil {
@@ -65,13 +66,14 @@ type builder struct {
 	now      time.Time
 	versions map[string]KeyRequest // keys to roll
 	created  map[string]int        // key id → its create step
+	aimed    Inventory             // the declaration after all replacements
 	migrate  bool                  // the aim is a newer HSM platform
 	plan     Plan
 }
 
 // collectPolicies takes every declared policy that uses a rolled key.
 func (b *builder) collectPolicies() {
-	for _, p := range b.inv.Policies {
+	for _, p := range b.aimed.Policies {
 		for _, k := range p.KeyIDs() {
 			if _, ok := b.versions[k]; ok {
 				b.plan.Policies = append(b.plan.Policies, PlanPolicy{ID: p.ID, Workload: p.Workload,
@@ -207,7 +209,7 @@ func (b *builder) sharePoint(pre int) {
 		if pp.Workload != SharePoint {
 			continue
 		}
-		p, _ := b.inv.PolicyByID(pp.ID)
+		p, _ := b.aimed.PolicyByID(pp.ID)
 		scope := b.inv.LeaseScope(p.Geo)
 		prev, ok := last[scope]
 		if !ok {
@@ -237,10 +239,7 @@ func (b *builder) sharePoint(pre int) {
 // number, or 0 when the roll does not touch this slot's key. Where the slot
 // names the version to adopt already, there is nothing to roll.
 func (b *builder) slot(p Policy, slot Slot, prev int) int {
-	keyID := p.Primary
-	if slot == Secondary {
-		keyID = p.Secondary
-	}
+	keyID := p.SlotKey(slot)
 	if !b.plan.Rolls(keyID) {
 		return 0
 	}
@@ -255,10 +254,14 @@ func (b *builder) slot(p Policy, slot Slot, prev int) int {
 	if after[0] < prev {
 		after = []int{after[0], prev}
 	}
+	old, title := b.plan.replaces(p.ID, slot), fmt.Sprintf("Roll the %s key of SharePoint geo %s", slot, p.Geo)
+	if old != "" {
+		title = fmt.Sprintf("Replace the %s key of SharePoint geo %s (%s) by key %s", slot, p.Geo, old, keyID)
+	}
 	rolled := b.add(PlanStep{Kind: SharePointRollKey, After: after, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{OldVersion: ref.Version, Gap: gap, Scope: scope, Transport: via},
-		Title:  fmt.Sprintf("Roll the %s key of SharePoint geo %s", slot, p.Geo), EstimateSeconds: estimateRead})
+		Params: Params{OldVersion: ref.Version, Replaces: old, Gap: gap, Scope: scope, Transport: via},
+		Title:  title, EstimateSeconds: estimateRead})
 	return b.add(PlanStep{Kind: SharePointAwait, After: []int{rolled}, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{Scope: scope, Transport: via},
+		Params: Params{Scope: scope, Transport: via, Replaces: old},
 		Title:  fmt.Sprintf("Watch SharePoint geo %s take up the %s key", p.Geo, slot), EstimateSeconds: estimateSharePoint})
 }

@@ -14,9 +14,11 @@ type Request struct {
 	TenantID string       `json:"tenant_id"`
 	Policies []string     `json:"policies,omitempty"`
 	Keys     []KeyRequest `json:"keys,omitempty"`
-	Reason   Reason       `json:"reason"`
-	StartAt  *time.Time   `json:"start_at,omitempty"`
-	PlanHash string       `json:"plan_hash,omitempty"`
+	// Replace puts other keys into SharePoint slots; nothing else goes with it.
+	Replace  []Replacement `json:"replace,omitempty"`
+	Reason   Reason        `json:"reason"`
+	StartAt  *time.Time    `json:"start_at,omitempty"`
+	PlanHash string        `json:"plan_hash,omitempty"`
 	// Emergency lets the roll through change windows and freezes; two people
 	// must approve it, whatever the tenant's declaration says.
 	Emergency *Emergency `json:"emergency,omitempty"`
@@ -126,6 +128,9 @@ func Resolve(inv Inventory, req Request) (Resolved, error) {
 	if e := req.Emergency; e != nil && strings.TrimSpace(e.Reason) == "" {
 		return Resolved{}, &InvalidError{"/emergency/reason", "say in a sentence why this cannot wait"}
 	}
+	if len(req.Replace) > 0 {
+		return resolveReplace(inv, req)
+	}
 	if len(req.Policies) == 0 && len(req.Keys) == 0 {
 		return Resolved{}, &InvalidError{"/keys", "name at least one key in keys or one policy in policies"}
 	}
@@ -179,8 +184,13 @@ func checkKeyRequest(inv Inventory, at string, k KeyRequest) (KeyRequest, error)
 		return k, &InvalidError{at + "/id", fmt.Sprintf("key %q is not declared; declared are: %s", k.ID, keyIDs(inv))}
 	}
 	if len(inv.PoliciesUsing(k.ID)) == 0 {
-		return k, &InvalidError{at + "/id", fmt.Sprintf("no declared policy uses key %q, so nothing would take up a new version: declare the policy first", k.ID)}
+		return k, &InvalidError{at + "/id", fmt.Sprintf("no declared policy uses key %q, so nothing would take up a new version: declare the policy first, or put the key into a SharePoint slot with replace", k.ID)}
 	}
+	return checkVersionWanted(at, k)
+}
+
+// checkVersionWanted fills the default and refuses what contradicts itself.
+func checkVersionWanted(at string, k KeyRequest) (KeyRequest, error) {
 	if k.Version == "" {
 		k.Version = NewVersion
 	}

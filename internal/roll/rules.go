@@ -120,10 +120,7 @@ func CheckUsable(k Key, v KeyVersion, now time.Time) *Fault {
 // put one key into both.
 func CheckSlot(inv Inventory, p Policy, slot Slot, seen SharePointObservation, oldVersion string) *Fault {
 	for _, s := range []Slot{Primary, Secondary} {
-		id := p.Primary
-		if s == Secondary {
-			id = p.Secondary
-		}
+		id := p.SlotKey(s)
 		k, ok := inv.KeyByID(id)
 		if !ok {
 			return &Fault{"key_not_declared", "key " + id + " is not declared any more", "declare key " + id + " again, then replan"}

@@ -84,6 +84,9 @@ func (r *Roll) succeed(s *Step, result Result, now time.Time) []Effect {
 			s.Percent = &all
 		}
 	}
+	if s.Kind == SharePointAwait && s.Params.Replaces != "" {
+		effects = append(effects, Redeclare{Policy: s.Policy, Slot: s.Slot, Old: s.Params.Replaces, New: s.Key})
+	}
 	if s.Kind == SharePointRollKey && result.SeenRolling {
 		for i := range r.Steps {
 			if a := &r.Steps[i]; a.Kind == SharePointAwait && len(a.After) > 0 && a.After[0] == s.N {

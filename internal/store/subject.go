@@ -26,6 +26,10 @@ func queueSubjects(b *pgx.Batch, r roll.Roll) {
 		ref := roll.Key{VaultURL: k.VaultURL, Name: k.Name}.Ref()
 		keys, keyIDs = append(keys, subject{k.ID, ref.Host, ref.Name}), append(keyIDs, k.ID)
 	}
+	for _, k := range r.Plan.Replaces {
+		ref := roll.Key{VaultURL: k.OldVaultURL, Name: k.OldName}.Ref()
+		keys, keyIDs = append(keys, subject{k.OldKey, ref.Host, ref.Name}), append(keyIDs, k.OldKey)
+	}
 	policies := slices.Clone(r.Plan.Policies)
 	for _, p := range policies {
 		policyIDs = append(policyIDs, p.ID)
@@ -82,6 +86,9 @@ func (s *Store) OpenRollFor(ctx context.Context, p roll.Plan) (string, error) {
 	var keys, policies []string
 	for _, k := range p.Keys {
 		keys = append(keys, k.ID)
+	}
+	for _, k := range p.Replaces {
+		keys = append(keys, k.OldKey)
 	}
 	for _, q := range p.Policies {
 		if q.Workload != roll.SharePoint {

@@ -71,6 +71,9 @@ func (s *Store) transitionOnce(ctx context.Context, r roll.Roll, events []roll.E
 		return c.after, nil
 	}
 	err = s.inTx(ctx, func(tx pgx.Tx) error {
+		if err := c.lockTenant(ctx, tx); err != nil {
+			return err
+		}
 		if err := send(ctx, tx, b); err != nil {
 			return fmt.Errorf("writing roll %s: %w", r.ID, err)
 		}
@@ -126,7 +129,7 @@ func apply(r roll.Roll, events []roll.Event, now time.Time) (change, error) {
 func (c change) wantsTx() bool {
 	for _, e := range c.effects {
 		switch e.(type) {
-		case roll.EnqueueRoll, roll.LeaveLease:
+		case roll.EnqueueRoll, roll.LeaveLease, roll.Redeclare:
 			return true
 		}
 	}
@@ -276,6 +279,9 @@ func (s *Store) follow(ctx context.Context, tx pgx.Tx, c change) error {
 		case roll.LeaveLease:
 			leave = append(leave, e)
 		}
+	}
+	if err := c.redeclare(ctx, tx); err != nil {
+		return err
 	}
 	// Several leases always in the same order.
 	slices.SortStableFunc(leave, func(a, b roll.LeaveLease) int { return cmp.Compare(a.Scope, b.Scope) })
