@@ -180,6 +180,8 @@ func TestManagedIdentityFailures(t *testing.T) {
 			if !ok || e.Kind != tt.kind || e.Service != msapi.ServiceEntra {
 				t.Errorf("got %v", err)
 			}
+			a.mu.Lock() // the server's goroutine may outlive a lost answer
+			defer a.mu.Unlock()
 			if len(a.asked) != 1 {
 				t.Errorf("%d requests, want 1", len(a.asked))
 			}
