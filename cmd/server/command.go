@@ -47,7 +47,7 @@ type command struct {
 // commands lists them in the order in which a newcomer meets them.
 func commands() []command {
 	return []command{
-		demoCommand(), devCommand(), serveCommand(), migrateCommand(), tokenCommand(), auditCommand(), discoverCommand(), simCommand(), healthcheckCommand(),
+		demoCommand(), devCommand(), serveCommand(), migrateCommand(), tokenCommand(), checkCommand(), auditCommand(), discoverCommand(), simCommand(), healthcheckCommand(),
 	}
 }
 

@@ -29,7 +29,7 @@ func paths(list []command, before ...string) [][]string {
 func TestEveryCommandHasHelp(t *testing.T) {
 	t.Parallel()
 	all := paths(commands())
-	if len(all) != 10 {
+	if len(all) != 12 {
 		t.Errorf("%d commands", len(all))
 	}
 	for _, path := range all {

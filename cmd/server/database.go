@@ -18,11 +18,20 @@ import (
 // openPool opens the database as the service uses it, and refuses one whose
 // schema is not the newest.
 func openPool(ctx context.Context, url Secret, role string, conns int32) (*pgxpool.Pool, error) {
-	pool, err := store.OpenPool(ctx, url.Reveal(), store.Options{Role: role, MaxConns: conns})
+	return openPoolWith(ctx, url, store.Options{Role: role, MaxConns: conns})
+}
+
+// readOnly makes every transaction of a pool one that the database lets write nothing.
+func readOnly(cfg *pgxpool.Config) {
+	cfg.ConnConfig.RuntimeParams["default_transaction_read_only"] = "on"
+}
+
+func openPoolWith(ctx context.Context, url Secret, o store.Options) (*pgxpool.Pool, error) {
+	pool, err := store.OpenPool(ctx, url.Reveal(), o)
 	if err != nil {
 		return nil, err
 	}
-	if err := explainRole(pool.Ping(ctx), role); err != nil {
+	if err := explainRole(pool.Ping(ctx), o.Role); err != nil {
 		pool.Close()
 		return nil, err
 	}

@@ -102,6 +102,15 @@ func (s *service) openDatabase(ctx context.Context) error {
 }
 
 func (s *service) openMicrosoft(context.Context) error {
+	if err := s.connect(); err != nil {
+		return err
+	}
+	s.later(func(context.Context) error { s.hc.CloseIdleConnections(); return nil })
+	return nil
+}
+
+// connect reads what is needed to call Microsoft; nothing is called yet.
+func (s *service) connect() error {
 	var err error
 	if s.creds, err = msapi.ReadCredentials(s.cfg.CredentialsFile); err != nil {
 		return err
@@ -119,11 +128,8 @@ func (s *service) openMicrosoft(context.Context) error {
 			return fmt.Errorf("reading the extra CA file: %w", err)
 		}
 	}
-	if s.hc, err = msapi.HTTPClient(dial, ca); err != nil {
-		return err
-	}
-	s.later(func(context.Context) error { s.hc.CloseIdleConnections(); return nil })
-	return nil
+	s.hc, err = msapi.HTTPClient(dial, ca)
+	return err
 }
 
 // startWork starts the heartbeat and the workers.
