@@ -136,6 +136,10 @@ func TestDrift(t *testing.T) {
 			newer(*b, "spo-a", 3)
 			spo(*b, func(o *roll.SharePointObservation) { o.PrimaryURI = b.Inventory.Keys[4].URI(ver("spo-a", 3)) })
 		}, []string{"key_newer_version key:spo-a", "slot_version_unknown slot:spo/primary"}},
+		{"a stranger's version on record is not what a slot should name", func(b *roll.DriftBasis) {
+			newer(*b, "spo-a", 3)
+			record(*b, "spo-a", 3, false)
+		}, []string{"key_newer_version key:spo-a"}},
 		{"slot without a version", func(b *roll.DriftBasis) {
 			spo(*b, func(o *roll.SharePointObservation) { o.PrimaryURI = b.Inventory.Keys[4].URI("") })
 		}, []string{"? slot_version_not_shown slot:spo/primary"}},
