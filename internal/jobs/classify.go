@@ -44,6 +44,9 @@ func (c Config) classify(err error, attempt int) verdict {
 		v.Action = forbidden[e.Service]
 	case msapi.KindNotFound:
 		v.Action = "correct the declaration, or restore what is missing, then retry"
+		if e.Service == msapi.ServiceKeyVault {
+			v.Action = "if the key was deleted, recover it in the vault (never purge it); else correct the declared vault and name; then retry"
+		}
 	case msapi.KindConflict:
 		v.Action = "the key may be soft-deleted: recover it in the vault (never purge it), then retry"
 	case msapi.KindProtocol:

@@ -68,6 +68,16 @@ func (a *attempt) settleCreate(ctx context.Context, v vault, k roll.Key) roll.Ev
 			ours = append(ours, kv)
 		}
 	}
+	if len(ours) == 0 {
+		// A list may lag behind; the newest version is shown at once.
+		latest, err := v.Get(ctx, k.Name, "")
+		if err != nil {
+			return a.failed(err)
+		}
+		if slices.Contains(ops, latest.Tags[roll.OperationTag]) {
+			ours = append(ours, latest)
+		}
+	}
 	switch {
 	case len(ours) == 1:
 		return a.created(ctx, v, k, ours[0], roll.Result{ByTag: true})

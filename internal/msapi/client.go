@@ -148,6 +148,9 @@ func (c *Client) do(ctx context.Context, call Call, judge func(Reply) *Error) (R
 		return Reply{Status: e.Status}, e
 	}
 	reply := Reply{Status: resp.StatusCode, Header: resp.Header, Body: flight.Body}
+	if refused, ok := c.cred.(interface{ Refused() }); ok && reply.Status == http.StatusUnauthorized {
+		refused.Refused()
+	}
 	if judge == nil {
 		judge = func(r Reply) *Error {
 			if r.Status >= 200 && r.Status < 300 {

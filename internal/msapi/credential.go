@@ -142,6 +142,15 @@ func (t *tenantCredential) GetToken(ctx context.Context, opts policy.TokenReques
 	return acquire(ctx, cred, opts)
 }
 
+// Refused is told when a service answered 401 to a token of this credential:
+// it may have been revoked long before its end, and the cache would give it
+// again. The next token is got anew.
+func (t *tenantCredential) Refused() {
+	t.all.mu.Lock()
+	defer t.all.mu.Unlock()
+	delete(t.all.made, t.key)
+}
+
 func (t *tenantCredential) current() (azcore.TokenCredential, error) {
 	t.all.mu.Lock()
 	defer t.all.mu.Unlock()

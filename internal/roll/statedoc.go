@@ -83,7 +83,7 @@ func eventDocs() [][4]string {
 }
 
 // StateMachineDoc is docs/state_machine.md, made from the tables of this package.
-func StateMachineDoc() string {
+func StateMachineDoc() (string, error) {
 	var b strings.Builder
 	b.WriteString(`# The states of a roll
 
@@ -142,5 +142,9 @@ Roll.Apply is the only place that decides what may happen to a roll. An event th
 - The SharePoint lease goes back when its chain has ended, or when the roll stops with nothing in flight; the steps under it wait until it is held again.
 - The second key of a SharePoint geo waits for the gap after the last operation there; a refresh or a SharePoint roll waits for the nbf of what it puts to use.
 `)
-	return b.String()
+	if err := waysDoc(&b); err != nil {
+		return "", err
+	}
+	happeningsDoc(&b)
+	return b.String(), nil
 }

@@ -8,7 +8,10 @@ import (
 )
 
 func TestStateMachineDoc(t *testing.T) {
-	doc := roll.StateMachineDoc()
+	doc, err := roll.StateMachineDoc()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, line := range strings.Split(doc, "\n") {
 		if strings.Contains(line, "|  |") {
 			t.Errorf("an empty cell: %s", line)

@@ -162,7 +162,7 @@ func TestExpiredAndRevokedTokens(t *testing.T) {
 		}
 		if tc.second == 401 {
 			_, claims, _ := strings.Cut(again.header.Get("WWW-Authenticate"), `claims="`)
-			if raw, err := base64.RawURLEncoding.DecodeString(strings.Trim(claims, `"`)); err != nil || !strings.Contains(string(raw), "nbf") {
+			if raw, err := base64.StdEncoding.DecodeString(strings.Trim(claims, `"`)); err != nil || !strings.Contains(string(raw), "nbf") {
 				t.Errorf("claims %q: %v", raw, err)
 			}
 			// Another service refuses the old ones too, in its own words.

@@ -218,6 +218,22 @@ func (w *World) PutPolicy(tenant string, p Policy) error {
 	return err
 }
 
+// RemovePolicy takes a policy away, as if an administrator had deleted it.
+func (w *World) RemovePolicy(tenant, guid string) error {
+	w.lock()
+	defer w.mu.Unlock()
+	t := w.tenantOf(tenant)
+	if t == nil {
+		return fmt.Errorf("tenant %q: %w", tenant, ErrUnknown)
+	}
+	before := len(t.policies)
+	t.policies = slices.DeleteFunc(t.policies, func(p *policy) bool { return strings.EqualFold(p.GUID, guid) })
+	if len(t.policies) == before {
+		return fmt.Errorf("policy %q: %w", guid, ErrUnknown)
+	}
+	return nil
+}
+
 // SetTrap switches trap mode: a SharePoint roll that starts while another runs
 // is accepted instead of refused, so that Overlaps shows who did it.
 func (w *World) SetTrap(on bool) {

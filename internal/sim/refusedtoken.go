@@ -62,7 +62,7 @@ func (w *World) isRevoked(c tokenClaims, t *tenant) bool {
 // claimsChallenge is what Key Vault adds to its challenge for a revoked token.
 func claimsChallenge(w *World) string {
 	claims := fmt.Sprintf(`{"access_token":{"nbf":{"essential":true,"value":"%d"}}}`, w.Wall().Unix())
-	return `, error="insufficient_claims", claims="` + base64.RawURLEncoding.EncodeToString([]byte(claims)) + `"`
+	return `, error="insufficient_claims", claims="` + base64.StdEncoding.EncodeToString([]byte(claims)) + `"`
 }
 
 // tokenRefusal is the 401 of a call's service for a token that was good when
