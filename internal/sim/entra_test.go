@@ -133,3 +133,17 @@ func TestTokenExpires(t *testing.T) {
 		t.Errorf("%d %s", r.status, r.raw)
 	}
 }
+
+// A certificate that has ended proves nothing, however fresh the assertion.
+func TestTokenByEndedCertificate(t *testing.T) {
+	b := start(t)
+	later := time.Now().AddDate(2, 0, 0)
+	b.w.Wall = func() time.Time { return later }
+	signed := assertion(t, "RS256", tokenURL(tenantID), func(_, c map[string]any) {
+		c["nbf"], c["exp"] = later.Unix(), later.Add(10*time.Minute).Unix()
+	})
+	r := b.askToken(tenantID, "client_assertion", signed)
+	if r.status != 401 || r.json["error_codes"].([]any)[0] != 700027.0 || !strings.Contains(string(r.raw), "is expired") {
+		t.Errorf("%d %s", r.status, r.raw)
+	}
+}
