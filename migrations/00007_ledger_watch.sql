@@ -71,6 +71,21 @@ CREATE UNIQUE INDEX tenant_attention_one_open ON tenant_attention (tenant_id, co
 CREATE INDEX tenant_attention_subject ON tenant_attention (tenant_id, subject) WHERE cleared_at IS NULL;
 CREATE INDEX tenant_attention_code ON tenant_attention (code) WHERE cleared_at IS NULL;
 
+-- Policies of ended rolls of which Key Vault's diagnostic log may yet show that
+-- Microsoft wraps with the new versions; it is looked into for up to 72 hours.
+CREATE TABLE evidence_watches (
+  roll_id   uuid NOT NULL REFERENCES rolls,
+  policy_id text NOT NULL,
+  tenant_id uuid NOT NULL REFERENCES tenants,
+  looked_at timestamptz,
+  until     timestamptz NOT NULL,
+  next_at   timestamptz,
+  trouble   text NOT NULL DEFAULT '',
+  PRIMARY KEY (roll_id, policy_id)
+);
+CREATE INDEX evidence_watches_due ON evidence_watches (next_at) WHERE next_at IS NOT NULL;
+GRANT SELECT, INSERT, UPDATE ON evidence_watches TO keyroll_app;
+
 GRANT SELECT, INSERT, UPDATE ON ledger_keys, tenant_attention TO keyroll_app;
 GRANT USAGE, SELECT ON ALL SEQUENCES IN SCHEMA public TO keyroll_app;
 REVOKE DELETE, TRUNCATE ON ledger_keys, tenant_attention FROM keyroll_app;

@@ -105,6 +105,8 @@ type Config struct {
 	SharePointReads int `env:"SHAREPOINT_READS" envDefault:"3"`
 	// How often sample mailboxes are looked at after a refresh.
 	MailboxCheck time.Duration `env:"MAILBOX_CHECK" envDefault:"30m"`
+	// How often Key Vault's diagnostic log is looked into after a roll, where the tenant declares it; for up to 72 hours.
+	EvidenceCheck time.Duration `env:"EVIDENCE_CHECK" envDefault:"30m"`
 	// How often each key of the ledger is looked at. Danger: a version that was disabled or deleted is noticed within this time, and a deleted key can be recovered for its vault's retention only.
 	LedgerCheck time.Duration `env:"LEDGER_CHECK" envDefault:"24h"`
 	// Most keys of the ledger that one process looks at in a second; each takes two calls to Key Vault. Danger: too few, and a large estate is not seen in LEDGER_CHECK; watch keyroll_ledger_oldest_verified_timestamp_seconds.
@@ -124,7 +126,7 @@ func (c Config) jobs() jobs.Config {
 		CallKeyVault: c.KeyVaultCall, CallExchange: c.ExchangeCall, CallSharePoint: c.SharePointCall, CallRead: c.ReadCall,
 		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle,
 		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads, Mailbox: c.MailboxCheck,
-		Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause, Drift: c.DriftCheck, DriftRetry: c.DriftRetry,
+		Evidence: c.EvidenceCheck, Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause, Drift: c.DriftCheck, DriftRetry: c.DriftRetry,
 		BackoffBase: c.BackoffBase, BackoffMax: c.BackoffMax, Workers: c.Workers,
 	}
 }

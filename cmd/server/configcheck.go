@@ -133,7 +133,7 @@ func (c Config) checkPositive(k *checker) {
 		{"KEY_VAULT_CALL", c.KeyVaultCall}, {"KEY_VAULT_SETTLE", c.KeyVaultSettle}, {"EXCHANGE_CALL", c.ExchangeCall},
 		{"EXCHANGE_SETTLE", c.ExchangeSettle}, {"SHAREPOINT_CALL", c.SharePointCall}, {"SHAREPOINT_SETTLE", c.SharePointSettle},
 		{"READ_CALL", c.ReadCall}, {"SHAREPOINT_POLL", c.SharePointPoll}, {"SHAREPOINT_QUEUE_CHECK", c.SharePointQueueCheck},
-		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck}, {"LEDGER_CHECK", c.LedgerCheck}, {"LEDGER_PAUSE", c.LedgerPause},
+		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck}, {"EVIDENCE_CHECK", c.EvidenceCheck}, {"LEDGER_CHECK", c.LedgerCheck}, {"LEDGER_PAUSE", c.LedgerPause},
 		{"DRIFT_CHECK", c.DriftCheck}, {"DRIFT_RETRY", c.DriftRetry},
 	} {
 		k.must(d.value > 0, d.setting, "is %s: give a duration above zero", d.value)

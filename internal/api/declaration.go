@@ -73,6 +73,9 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 	if err != nil {
 		return roll.Inventory{}, err
 	}
+	if id := d.Diagnostics.WorkspaceID; id != "" {
+		inv.Diagnostics = &roll.Diagnostics{WorkspaceID: id}
+	}
 	for _, g := range d.SharePoint.Geos {
 		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL})
 	}
@@ -146,6 +149,7 @@ func declaration(inv roll.Inventory) TenantDeclaration {
 		Azure: AzureSettings{ServicePrincipals: ServicePrincipals{
 			Exchange: inv.Azure.ServicePrincipals.Exchange, SharePoint: inv.Azure.ServicePrincipals.SharePoint, MultiWorkload: inv.Azure.ServicePrincipals.MultiWorkload,
 		}},
+		Diagnostics: Diagnostics{WorkspaceID: value(inv.Diagnostics).WorkspaceID},
 	}
 }
 

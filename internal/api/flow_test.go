@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/keyroll/keyroll/internal/api"
+	"github.com/keyroll/keyroll/internal/roll"
 	"github.com/keyroll/keyroll/internal/sim"
 )
 
@@ -130,5 +131,53 @@ func (h *house) ledger(query string) []api.KeyVersion {
 			return all
 		}
 		cursor = "&cursor=" + page.NextCursor
+	}
+}
+
+// TestEvidenceOfARoll: each policy's evidence with its source and time, what
+// Microsoft's own test said, the sample mailboxes, and what the log shows later
+// beside what was known at the end.
+func TestEvidenceOfARoll(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	const workspace = "2f1d6a3c-8b0e-4a57-9c1d-7e5b40c3a9d2"
+	d := contoso()
+	d.Diagnostics.WorkspaceID = workspace
+	d.Policies[1].SampleMailboxes = []string{"vip@contoso.com"}
+	made := answer[api.Tenant](t, h.as("ada", "PUT", tenantPath, d, "If-None-Match", "*"), 201)
+	if made.Declaration.Diagnostics.WorkspaceID != workspace {
+		t.Errorf("declared %+v", made.Declaration.Diagnostics)
+	}
+	must(t, h.sim.World.SetLogs(sim.ContosoTenant, sim.Logs{WorkspaceID: workspace, DelaySeconds: 3600}))
+	h.work()
+	r := h.request(policies("global", "exo-na"))
+	h.approve(r.ID)
+	r = h.awaitState(r.ID, api.RollStateSucceeded)
+	if r.Outcome != "accepted" || r.CurrentOutcome != "" {
+		t.Errorf("outcome %q, now %q", r.Outcome, r.CurrentOutcome)
+	}
+	for _, p := range r.Policies {
+		if p.Evidence != "accepted" || p.EvidenceSource == "" || p.EvidenceAt.IsZero() || p.EvidenceAtEnd != "" || p.LogWatch.Until.IsZero() {
+			t.Errorf("policy %+v", p)
+		}
+		if tested := p.Test.Verdict != ""; tested != (p.ID == "global") {
+			t.Errorf("policy %s: test %+v", p.ID, p.Test)
+		}
+	}
+	if len(r.Mailboxes) != 1 || r.Mailboxes[0].Policy != "exo-na" || r.Mailboxes[0].Mailbox != "vip@contoso.com" || r.Mailboxes[0].Before == "" || r.Mailboxes[0].Until.IsZero() {
+		t.Errorf("mailboxes %+v", r.Mailboxes)
+	}
+	found, err := h.st.Roll(t.Context(), r.ID)
+	must(t, err)
+	_, err = h.st.Transition(t.Context(), found, roll.EvidenceSeen{Policy: "exo-na", Evidence: roll.InUse, Source: "the log"})
+	must(t, err)
+	r = answer[api.Roll](t, h.as("aud", "GET", rollPath(r.ID), nil), 200)
+	for _, p := range r.Policies {
+		if p.ID == "exo-na" && (p.Evidence != "in_use" || p.EvidenceAtEnd != "accepted" || p.EvidenceSource != "the log") {
+			t.Errorf("policy %+v", p)
+		}
+	}
+	if r.Outcome != "accepted" || r.CurrentOutcome != "" {
+		t.Errorf("outcome %q, now %q: the weakest is still accepted", r.Outcome, r.CurrentOutcome)
 	}
 }

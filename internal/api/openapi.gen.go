@@ -317,6 +317,30 @@ func (e PlanKind) Valid() bool {
 	}
 }
 
+// Defines values for PolicyTestVerdict.
+const (
+	PolicyTestVerdictHealthy      PolicyTestVerdict = "healthy"
+	PolicyTestVerdictNotAvailable PolicyTestVerdict = "not_available"
+	PolicyTestVerdictUnclear      PolicyTestVerdict = "unclear"
+	PolicyTestVerdictUnhealthy    PolicyTestVerdict = "unhealthy"
+)
+
+// Valid indicates whether the value is a known member of the PolicyTestVerdict enum.
+func (e PolicyTestVerdict) Valid() bool {
+	switch e {
+	case PolicyTestVerdictHealthy:
+		return true
+	case PolicyTestVerdictNotAvailable:
+		return true
+	case PolicyTestVerdictUnclear:
+		return true
+	case PolicyTestVerdictUnhealthy:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProblemCode.
 const (
 	ProblemCodeAlreadyExists          ProblemCode = "already_exists"
@@ -922,6 +946,14 @@ type ChecklistItemShell string
 // ChecklistItemState `unknown` where nothing was probed; it never passes for `done`.
 type ChecklistItemState string
 
+// Diagnostics Where the diagnostic log of the tenant's vaults can be read, so that a roll can be shown to be in use: a Log Analytics workspace to which
+// the vaults' diagnostic settings send the category AuditEvent. Keyroll's application needs Log Analytics Reader on it. Read it in
+// evidence as Microsoft's log, not as Microsoft's word that the roll is done.
+type Diagnostics struct {
+	// WorkspaceID The Workspace ID of its overview page; lower case.
+	WorkspaceID string `json:"workspace_id"`
+}
+
 // Discovery A tenant's declaration held against what Microsoft has.
 type Discovery struct {
 	// At When Microsoft was read.
@@ -1231,6 +1263,37 @@ type LeftBehind struct {
 	Version VersionID `json:"version"`
 }
 
+// LogWatch After the end of a roll Key Vault's diagnostic log is looked into, where the tenant declares `diagnostics`: when it shows Microsoft's
+// own application wrapping with every new version, the evidence becomes `in_use`. Unwrapping proves nothing, and the log comes late.
+type LogWatch struct {
+	LookedAt time.Time `json:"looked_at,omitempty,omitzero"`
+
+	// Trouble Why the last look saw nothing; left out where the log answered.
+	Trouble string `json:"trouble,omitempty,omitzero"`
+
+	// Until Until when it is looked into.
+	Until time.Time `json:"until"`
+}
+
+// MailboxWatch A sample mailbox of a refreshed policy. Its DataEncryptionPolicyID is read before the refresh and for up to 72 hours after it. A change
+// says that the value changed and nothing more: Microsoft's documents do not agree on what it shows.
+type MailboxWatch struct {
+	// Before What it was before the refresh; `not read: …` where it could not be read.
+	Before    string    `json:"before"`
+	ChangedAt time.Time `json:"changed_at,omitempty,omitzero"`
+
+	// Last What it was when last looked at.
+	Last     string    `json:"last"`
+	LookedAt time.Time `json:"looked_at,omitempty,omitzero"`
+	Mailbox  string    `json:"mailbox"`
+
+	// Policy An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Policy ID `json:"policy"`
+
+	// Until Until when it is watched.
+	Until time.Time `json:"until"`
+}
+
 // NextCursor Give it as `cursor` to read the next page; left out on the last page.
 type NextCursor = string
 
@@ -1504,6 +1567,21 @@ type Policy struct {
 	Workload Workload `json:"workload"`
 }
 
+// PolicyTest What Test-M365DataAtRestEncryptionPolicy said after the refresh. Microsoft documents neither what it tries nor what it answers:
+// it proves nothing, and never changes the evidence.
+type PolicyTest struct {
+	At time.Time `json:"at"`
+
+	// Detail The cmdlet's own words.
+	Detail string `json:"detail,omitempty,omitzero"`
+
+	// Verdict `not_available`: the tenant has no such cmdlet, Keyroll may not run it, or it did not answer; `unclear`: the answer was not understood.
+	Verdict PolicyTestVerdict `json:"verdict"`
+}
+
+// PolicyTestVerdict `not_available`: the tenant has no such cmdlet, Keyroll may not run it, or it did not answer; `unclear`: the answer was not understood.
+type PolicyTestVerdict string
+
 // Problem Why a request was not carried out (RFC 9457).
 type Problem struct {
 	// Code Stable, for programs. `type` is `urn:keyroll:problem:` and this code.
@@ -1625,6 +1703,11 @@ type Roll struct {
 	Attention Attention `json:"attention,omitempty,omitzero"`
 	CreatedAt time.Time `json:"created_at"`
 
+	// CurrentOutcome How well an end is known: `confirmed` (observed at Microsoft), `in_use` (Key Vault's log shows Microsoft wrapping
+	// with the version), `accepted` (the call was taken, and Microsoft documents no signal that it is done), `attested`
+	// (a named person says so), `unknown`. A roll's outcome is the weakest of its policies.
+	CurrentOutcome Evidence `json:"current_outcome,omitempty,omitzero"`
+
 	// Emergency It goes through change windows and freezes.
 	Emergency bool `json:"emergency,omitempty,omitzero"`
 
@@ -1643,6 +1726,9 @@ type Roll struct {
 	Keys           []RollKey    `json:"keys"`
 	LastProgressAt time.Time    `json:"last_progress_at,omitempty,omitzero"`
 	LeftBehind     []LeftBehind `json:"left_behind"`
+
+	// Mailboxes The sample mailboxes of its refreshed policies; what they show proves nothing more than it says.
+	Mailboxes []MailboxWatch `json:"mailboxes,omitempty,omitzero"`
 
 	// NeedsApproval False where the tenant's declaration needs none.
 	NeedsApproval bool `json:"needs_approval"`
@@ -1757,13 +1843,29 @@ type RollPolicy struct {
 	// (a named person says so), `unknown`. A roll's outcome is the weakest of its policies.
 	Evidence Evidence `json:"evidence"`
 
+	// EvidenceAt When it was known.
+	EvidenceAt time.Time `json:"evidence_at,omitempty,omitzero"`
+
+	// EvidenceAtEnd How well an end is known: `confirmed` (observed at Microsoft), `in_use` (Key Vault's log shows Microsoft wrapping
+	// with the version), `accepted` (the call was taken, and Microsoft documents no signal that it is done), `attested`
+	// (a named person says so), `unknown`. A roll's outcome is the weakest of its policies.
+	EvidenceAtEnd Evidence `json:"evidence_at_end,omitempty,omitzero"`
+
 	// EvidenceSource Where the evidence comes from.
 	EvidenceSource string `json:"evidence_source,omitempty,omitzero"`
 	GUID           string `json:"guid,omitempty,omitzero"`
 
 	// ID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
-	ID   ID     `json:"id"`
-	Name string `json:"name,omitempty,omitzero"`
+	ID ID `json:"id"`
+
+	// LogWatch After the end of a roll Key Vault's diagnostic log is looked into, where the tenant declares `diagnostics`: when it shows Microsoft's
+	// own application wrapping with every new version, the evidence becomes `in_use`. Unwrapping proves nothing, and the log comes late.
+	LogWatch LogWatch `json:"log_watch,omitempty,omitzero"`
+	Name     string   `json:"name,omitempty,omitzero"`
+
+	// Test What Test-M365DataAtRestEncryptionPolicy said after the refresh. Microsoft documents neither what it tries nor what it answers:
+	// it proves nothing, and never changes the evidence.
+	Test PolicyTest `json:"test,omitempty,omitzero"`
 
 	// Workload What a data encryption policy covers.
 	Workload Workload `json:"workload"`
@@ -2096,6 +2198,11 @@ type TenantDeclaration struct {
 
 	// Credential An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
 	Credential ID `json:"credential"`
+
+	// Diagnostics Where the diagnostic log of the tenant's vaults can be read, so that a roll can be shown to be in use: a Log Analytics workspace to which
+	// the vaults' diagnostic settings send the category AuditEvent. Keyroll's application needs Log Analytics Reader on it. Read it in
+	// evidence as Microsoft's log, not as Microsoft's word that the roll is done.
+	Diagnostics Diagnostics `json:"diagnostics,omitempty,omitzero"`
 
 	// FormerKeys Root keys that no policy uses any more and whose versions must stay watched.
 	FormerKeys []Key `json:"former_keys,omitempty,omitzero"`

@@ -12,6 +12,9 @@ import (
 type view struct {
 	now    time.Time
 	bounds roll.Bounds
+	// mailboxes and logs are what is watched of the roll's policies.
+	mailboxes []store.MailboxWatch
+	logs      []store.EvidenceWatch
 	// leases of the tenant; none where the roll has no SharePoint part.
 	leases []store.Lease
 }
@@ -29,7 +32,7 @@ func (v view) roll(r roll.Roll) Roll {
 		ApprovalExpiresAt: utc(r.ApprovalExpires), PlannedBy: r.PlannedBy.Subject, NeedsApproval: r.NeedsApproval,
 		ApprovalsNeeded: approvalsNeeded(r), Emergency: s.Emergency,
 		Steps: each(r.Steps, step), Keys: each(r.Keys, rollKey),
-		Policies:  each(r.Plan.Policies, func(p roll.PlanPolicy) RollPolicy { return rollPolicy(r, p) }),
+		Policies:  each(r.Plan.Policies, func(p roll.PlanPolicy) RollPolicy { return v.policy(r, p) }),
 		Attention: s.Attention, NextAction: s.NextAction, SharePointQueue: v.queue(r),
 		NextAttemptAt: s.NextAttemptAt, LastProgressAt: s.LastProgressAt, Stuck: s.Stuck,
 		LeftBehind: each(r.LeftBehind, func(m roll.Made) LeftBehind {
@@ -39,6 +42,13 @@ func (v view) roll(r roll.Roll) Roll {
 	}
 	if e := r.Request.Emergency; e != nil {
 		out.EmergencyReason = e.Reason
+	}
+	for _, w := range v.mailboxes {
+		out.Mailboxes = append(out.Mailboxes, MailboxWatch{Policy: w.PolicyID, Mailbox: w.Mailbox, Before: w.Before, Last: w.Last,
+			LookedAt: utc(w.LookedAt), ChangedAt: utc(w.ChangedAt), Until: w.Until.UTC()})
+	}
+	if now := r.CurrentOutcome(); now != r.Outcome {
+		out.CurrentOutcome = Evidence(now)
 	}
 	if a := r.Abandon; a != nil {
 		out.Abandon = Abandon{By: a.By.Subject, At: a.At.UTC(), Reason: a.Reason}
@@ -111,12 +121,28 @@ func rollKey(k roll.RollKey) RollKey {
 	return RollKey{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, NewVersion: k.NewVersion, Adopted: k.Adopted}
 }
 
-func rollPolicy(r roll.Roll, p roll.PlanPolicy) RollPolicy {
-	evidence, source := r.PolicyEvidence(p.ID)
-	return RollPolicy{
+// policy is a policy of the roll with the best that is known of it now.
+func (v view) policy(r roll.Roll, p roll.PlanPolicy) RollPolicy {
+	e, source, at := r.CurrentEvidence(p.ID)
+	out := RollPolicy{
 		ID: p.ID, Workload: Workload(p.Workload), Name: p.Name, GUID: p.GUID, Covers: p.Covers,
-		Evidence: Evidence(evidence), EvidenceSource: source,
+		Evidence: Evidence(e), EvidenceSource: source, EvidenceAt: utc(at),
 	}
+	if end, _ := r.PolicyEvidence(p.ID); end != e {
+		out.EvidenceAtEnd = Evidence(end)
+	}
+	for _, w := range v.logs {
+		if w.PolicyID == p.ID {
+			out.LogWatch = LogWatch{Until: w.Until.UTC(), LookedAt: utc(w.LookedAt), Trouble: w.Trouble}
+		}
+	}
+	for _, s := range r.Steps {
+		if s.Round == r.Round && s.Policy == p.ID && s.Result.Test != nil {
+			t := s.Result.Test
+			out.Test = PolicyTest{Verdict: PolicyTestVerdict(t.Verdict), Detail: t.Detail, At: t.At.UTC()}
+		}
+	}
+	return out
 }
 
 func step(s roll.Step) Step {

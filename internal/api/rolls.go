@@ -19,11 +19,18 @@ import (
 // view collects what is shown beside a roll.
 func (h *handlers) view(ctx context.Context, r roll.Roll) (view, error) {
 	v := view{now: h.now(), bounds: h.Bounds}
+	var err error
+	if v.mailboxes, err = h.Store.Mailboxes(ctx, r.ID); err != nil {
+		return v, err
+	}
+	if r.State == roll.Succeeded {
+		v.logs, err = h.Store.EvidenceWatches(ctx, r.ID)
+		return v, err
+	}
 	if r.State.Final() || !slices.Contains(r.Workloads(), roll.SharePoint) {
 		return v, nil
 	}
-	leases, err := h.Store.Leases(ctx, r.TenantID)
-	v.leases = leases
+	v.leases, err = h.Store.Leases(ctx, r.TenantID)
 	return v, err
 }
 

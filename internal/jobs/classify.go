@@ -62,6 +62,7 @@ var forbidden = map[string]string{
 	msapi.ServiceKeyVault:   "grant Keyroll's application get, list and create on this vault's keys, and let it through the vault's firewall; then retry",
 	msapi.ServiceExchange:   "grant Keyroll's application Exchange.ManageAsApp and a role that may run the data encryption policy cmdlets; then retry",
 	msapi.ServiceSharePoint: "grant Keyroll's application Sites.FullControl.All on SharePoint with admin consent, and use a certificate; then retry",
+	msapi.ServiceLogs:       "grant Keyroll's application Log Analytics Reader on the declared workspace; then retry",
 	msapi.ServiceEntra:      "check Keyroll's credential for this tenant, then retry",
 }
 

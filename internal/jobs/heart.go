@@ -94,6 +94,7 @@ func (d *Driver) rounds() []round {
 	return []round{
 		{"sweep", d.cfg.Sweep, 20 * time.Second, d.sweep},
 		{"looking at mailboxes", d.cfg.Sweep, time.Minute, d.lookAtMailboxes},
+		{"looking for use", d.cfg.Sweep, time.Minute, d.lookForUse},
 		{"watching the ledger", d.cfg.Sweep, time.Minute, d.watchLedger},
 		{"comparing tenants", d.cfg.Sweep, 2 * time.Minute, d.compareTenants},
 		{"pruning", time.Minute, time.Minute, d.prune},

@@ -27,6 +27,10 @@ type mail interface {
 	Refresh(ctx context.Context, w roll.Workload, guid, opID string) (roll.Receipt, error)
 	// MailboxPolicyID reads a mailbox's DataEncryptionPolicyID.
 	MailboxPolicyID(ctx context.Context, mailbox string) (string, error)
+	// Test lets Exchange test a multi-workload policy. It may be repeated at
+	// will; what it says proves nothing. A forbidden error means that the tenant
+	// has no such cmdlet, or that Keyroll may not run it.
+	Test(ctx context.Context, guid string) (roll.PolicyTest, error)
 }
 
 // sites reads and rolls the SharePoint keys of one geo.
@@ -53,6 +57,10 @@ type Tenants interface {
 	// where the vault's list leaves one out. It sends reads only. A nil error
 	// means that the vault answered; else nothing is known.
 	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
+	// Uses asks Key Vault's diagnostic log who used the versions since then. A
+	// nil error means that the log answered; it comes late, so what it does not
+	// show may still have happened.
+	Uses(ctx context.Context, inv roll.Inventory, refs []roll.KeyRef, since time.Time) ([]roll.KeyUse, error)
 }
 
 // Connectors is what a gateway to Microsoft offers: its own connectors, which
@@ -65,6 +73,7 @@ type Connectors[V vault, M mail, S sites] interface {
 	Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
 	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
+	Uses(ctx context.Context, inv roll.Inventory, refs []roll.KeyRef, since time.Time) ([]roll.KeyUse, error)
 }
 
 // Through makes Tenants of a gateway's connectors.
@@ -105,6 +114,8 @@ type Config struct {
 	Reads int
 	// Mailbox is how often a sample mailbox is looked at after a refresh (30 min).
 	Mailbox time.Duration
+	// Evidence is how often Key Vault's log is looked into after a roll (30 min).
+	Evidence time.Duration
 	// Ledger is how often each key of the ledger is looked at (24 h); LedgerRate
 	// how many keys a second at most in this process (2), and LedgerPause the
 	// least time between two looks at one vault (1 s).
@@ -145,6 +156,7 @@ func (c Config) WithDefaults() Config {
 	def(&c.QueueCheck, 30*time.Second)
 	def(&c.Dwell, 15*time.Minute)
 	def(&c.Mailbox, 30*time.Minute)
+	def(&c.Evidence, 30*time.Minute)
 	def(&c.Ledger, 24*time.Hour)
 	def(&c.LedgerPause, time.Second)
 	def(&c.Drift, 6*time.Hour)

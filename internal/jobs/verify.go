@@ -2,7 +2,9 @@ package jobs
 
 import (
 	"context"
+	"time"
 
+	"github.com/keyroll/keyroll/internal/msapi"
 	"github.com/keyroll/keyroll/internal/roll"
 )
 
@@ -18,8 +20,40 @@ func (a *attempt) verify(ctx context.Context) roll.Event {
 	if ev := a.rule5(ctx, p); ev != nil {
 		return ev
 	}
-	return a.done(roll.Result{Evidence: roll.Accepted, Versions: a.expected(p),
-		Source: "Exchange accepted the refresh, and the policy's keys were at the recorded versions before and after it; Microsoft documents no completion signal"})
+	res := roll.Result{Evidence: roll.Accepted, Versions: a.expected(p),
+		Source: "Exchange accepted the refresh, and the policy's keys were at the recorded versions before and after it; Microsoft documents no completion signal"}
+	a.test(ctx, p, &res)
+	a.inUse(ctx, p, &res)
+	return a.done(res)
+}
+
+// testPatience bounds Microsoft's own test: it may take longer, and holds up nothing.
+const testPatience = 20 * time.Second
+
+// test lets Exchange test a multi-workload policy, where it can. Neither what
+// it tries nor what it answers is documented, so it never changes the evidence:
+// a test that is not there is said, and one that fails is a warning.
+func (a *attempt) test(ctx context.Context, p roll.Policy, res *roll.Result) {
+	if p.Workload != roll.MultiWorkload {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, testPatience)
+	defer cancel()
+	m, err := a.d.tenants.Mail(a.inv)
+	var said roll.PolicyTest
+	if err == nil {
+		said, err = m.Test(ctx, p.GUID)
+	}
+	e, ok := msapi.AsError(err)
+	switch {
+	case ok && e.Kind == msapi.KindForbidden:
+		said = roll.PolicyTest{Verdict: roll.TestNotAvailable, Detail: "the tenant has no such cmdlet, or Keyroll may not run it", At: a.now()}
+	case err != nil:
+		said = roll.PolicyTest{Verdict: roll.TestNotAvailable, Detail: a.d.cfg.classify(err, 1).Detail, At: a.now()}
+	case said.Verdict == roll.TestUnhealthy:
+		res.Warnings = append(res.Warnings, "Microsoft's own test of the policy (Test-M365DataAtRestEncryptionPolicy) failed: "+said.Detail)
+	}
+	res.Test = &said
 }
 
 // verifySharePoint holds the slots against the versions of this roll. The
@@ -60,6 +94,7 @@ func (a *attempt) verifySharePoint(ctx context.Context, p roll.Policy) roll.Even
 		}
 		res.Versions[id] = rk.NewVersion
 	}
+	a.inUse(ctx, p, &res)
 	return a.done(res)
 }
 

@@ -14,6 +14,7 @@ const (
 	ServiceKeyVault   = "keyvault"
 	ServiceExchange   = "exchange"
 	ServiceSharePoint = "sharepoint"
+	ServiceLogs       = "log_analytics"
 	// ServiceResourceManager is Azure Resource Manager, with whatever provider
 	// stands behind it.
 	ServiceResourceManager = "resource_manager"

@@ -137,6 +137,13 @@ type (
 		Epoch     int64
 		LastEnded map[string]time.Time
 	}
+	// EvidenceSeen: after the roll's end, something shows more of a policy than
+	// was known then.
+	EvidenceSeen struct {
+		Policy   string
+		Evidence Evidence
+		Source   string
+	}
 	// LeaseQueued: somebody holds it; Position counts from 1.
 	LeaseQueued struct {
 		N        int
@@ -182,6 +189,7 @@ func (Halted) Type() string          { return "step_halted" }
 func (Crashed) Type() string         { return "step_crashed" }
 func (PlanChanged) Type() string     { return "plan_changed" }
 func (LeaseGranted) Type() string    { return "lease_granted" }
+func (EvidenceSeen) Type() string    { return "evidence_seen" }
 func (LeaseQueued) Type() string     { return "lease_queued" }
 
 // By says who caused the event: the person of an act, else Keyroll itself.

@@ -84,13 +84,15 @@ type Inventory struct {
 	SharePoint SharePointSettings `json:"sharepoint"`
 	Transports TransportSettings  `json:"transports,omitzero"`
 	Automation *AutomationAccount `json:"automation,omitempty"`
-	Azure      AzureSettings      `json:"azure,omitzero"`
-	Keys       []Key              `json:"keys"`
-	FormerKeys []Key              `json:"former_keys,omitempty"`
-	Policies   []Policy           `json:"policies"`
-	Windows    []Window           `json:"windows,omitempty"`
-	Freezes    []Freeze           `json:"freezes,omitempty"`
-	Vetoes     map[string]string  `json:"vetoes,omitempty"`
+	// Diagnostics is where Key Vault's log can be read; nil: nowhere.
+	Diagnostics *Diagnostics      `json:"diagnostics,omitempty"`
+	Azure       AzureSettings     `json:"azure,omitzero"`
+	Keys        []Key             `json:"keys"`
+	FormerKeys  []Key             `json:"former_keys,omitempty"`
+	Policies    []Policy          `json:"policies"`
+	Windows     []Window          `json:"windows,omitempty"`
+	Freezes     []Freeze          `json:"freezes,omitempty"`
+	Vetoes      map[string]string `json:"vetoes,omitempty"`
 	// Recorded are the transports that were chosen last, by place. They are no
 	// part of the declaration: the store adds them when it reads one.
 	Recorded map[string]ChosenTransport `json:"-"`

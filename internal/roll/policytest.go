@@ -12,6 +12,9 @@ const (
 	// TestUnclear means that the answer was read and not understood. It is no
 	// sign of health, and no sign of a fault.
 	TestUnclear TestVerdict = "unclear"
+	// TestNotAvailable: the tenant has no such cmdlet, Keyroll may not run it, or
+	// it did not answer. Detail says which.
+	TestNotAvailable TestVerdict = "not_available"
 )
 
 // PolicyTest is what Test-M365DataAtRestEncryptionPolicy said of a policy.

@@ -46,13 +46,15 @@ type Roll struct {
 	Attention        *Attention `json:"attention,omitempty"`
 	Abandon          *Abandon   `json:"abandon,omitempty"`
 	EndNote          string     `json:"end_note,omitempty"`
-	Steps            []Step     `json:"-"`
-	CreatedAt        time.Time  `json:"created_at"`
-	UpdatedAt        time.Time  `json:"updated_at"`
-	ProgressAt       time.Time  `json:"last_progress_at"`
-	EndedAt          *time.Time `json:"ended_at,omitempty"`
-	WakeAt           *time.Time `json:"wake_at,omitempty"`
-	Simulated        bool       `json:"simulated,omitempty"`
+	// Later is what was found of the policies after the roll had ended.
+	Later      []LaterEvidence `json:"later_evidence,omitempty"`
+	Steps      []Step          `json:"-"`
+	CreatedAt  time.Time       `json:"created_at"`
+	UpdatedAt  time.Time       `json:"updated_at"`
+	ProgressAt time.Time       `json:"last_progress_at"`
+	EndedAt    *time.Time      `json:"ended_at,omitempty"`
+	WakeAt     *time.Time      `json:"wake_at,omitempty"`
+	Simulated  bool            `json:"simulated,omitempty"`
 }
 
 // Approval is a person's yes to one exact plan.

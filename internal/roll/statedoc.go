@@ -78,6 +78,7 @@ func eventDocs() [][4]string {
 		{Offered{}.Type(), "the worker at the step's epoch, for a manual step", "any with the step running or waiting", "the step waits for a person (manual_step) with its intent open: the line may be run at any time from here; in a roll that stopped before it was shown, it is not shown"},
 		{Reported{}.Type(), "a person", "running, needs_attention, cancelling; a step that shows a line", "done: looked at, then the step ends or halts; not_done: the intent is closed, and a running roll shows the line again"},
 		{LeaseGranted{}.Type(), "the lease step", "any with the step running or waiting", "the step succeeded; given back at once if the roll stopped meanwhile"},
+		{EvidenceSeen{}.Type(), "Keyroll, from Key Vault's diagnostic log", "succeeded", "no change of state or outcome: beside the policy's evidence at the end (accepted, attested) stands that it is in_use"},
 		{LeaseQueued{}.Type(), "the lease step", "any with the step running or waiting", "the step waits in the queue"},
 	}
 }

@@ -18,7 +18,7 @@ func TestStateMachineDoc(t *testing.T) {
 		}
 	}
 	for _, ev := range []roll.Event{roll.Approve{}, roll.Reject{}, roll.Cancel{}, roll.Retry{}, roll.Replan{}, roll.GiveUp{}, roll.Due{}, roll.ApprovalExpired{},
-		roll.Begun{}, roll.Done{}, roll.Waits{}, roll.Polled{}, roll.WillRetry{}, roll.Halted{}, roll.Crashed{}, roll.PlanChanged{}, roll.LeaseGranted{}, roll.LeaseQueued{}} {
+		roll.Begun{}, roll.Done{}, roll.Waits{}, roll.Polled{}, roll.WillRetry{}, roll.Halted{}, roll.Crashed{}, roll.PlanChanged{}, roll.LeaseGranted{}, roll.LeaseQueued{}, roll.EvidenceSeen{}} {
 		if strings.Count(doc, "| `"+ev.Type()+"` |") != 1 {
 			t.Errorf("%s is not in the document once", ev.Type())
 		}

@@ -100,6 +100,9 @@ type Result struct {
 	// AttestedBy is the person on whose word it counts as done.
 	Unproven   bool   `json:"unproven,omitempty"`
 	AttestedBy string `json:"attested_by,omitempty"`
+	// Test is what Microsoft's own test of the policy said after a refresh. It
+	// is shown and proves nothing.
+	Test *PolicyTest `json:"test,omitempty"`
 	// Mailboxes: DataEncryptionPolicyID of the sample mailboxes before a refresh.
 	Mailboxes map[string]string `json:"mailboxes,omitempty"`
 	// LastEnded: when the last SharePoint operation of each geo ended, as the lease knew.

@@ -40,6 +40,8 @@ func (r Roll) Apply(ev Event, now time.Time) (Roll, []Effect, error) {
 		err = next.due(now)
 	case ApprovalExpired:
 		err = next.approvalExpired(now)
+	case EvidenceSeen:
+		effects, err = next.evidenceSeen(e, now)
 	default:
 		effects, err = next.applyStep(ev, now)
 	}

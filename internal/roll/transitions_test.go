@@ -129,6 +129,7 @@ func TestTransitions(t *testing.T) {
 			{"rejected by another person", r, roll.Reject{By: bob}, start},
 			{"rejected by the requester", r, roll.Reject{By: alice}, start},
 			{"cancelled", r, roll.Cancel{By: alice}, start},
+			{"evidence seen", r, roll.EvidenceSeen{Policy: "exo-na", Evidence: roll.InUse}, start},
 			{"retried", r, roll.Retry{By: bob}, start},
 			{"retried, another step", r, roll.Retry{By: bob, Step: halted.N + 1}, start},
 			{"replanned", r, roll.Replan{By: bob, Plan: r.Plan}, start},

@@ -46,6 +46,7 @@ func Members() []Member {
 		{"/transports/sharepoint", true, "manual: a person does, and attests, what Keyroll would"},
 		{"/automation/account", true, "an account that was not declared before runs what Keyroll asks for, with rights of its own"},
 		{"/automation/run_on", true, "other machines run it"},
+		{"/diagnostics/workspace_id", true, "a log that was not declared before says what is in_use"},
 		{"/keys/id", false, "a new key is read into the ledger first; one that leaves keeps its rows and their watch"},
 		{"/keys/vault_url", true, "a host that no key was declared in before, or another host for a key"},
 		{"/keys/name", false, "a roll looks for the declared key in the policy or the slot, and halts where it is another"},
@@ -95,6 +96,13 @@ func Weakens(old, now Inventory) []Weakening {
 	w.geos(old, now)
 	w.hosts(old, now)
 	w.transports(old, now)
+	if now.Diagnostics != nil {
+		before := ""
+		if old.Diagnostics != nil {
+			before = old.Diagnostics.WorkspaceID
+		}
+		w.changed("/diagnostics/workspace_id", "evidence in_use is taken from this log", before, now.Diagnostics.WorkspaceID)
+	}
 	w.calendar(old, now)
 	w.principals(old.Azure.ServicePrincipals, now.Azure.ServicePrincipals)
 	w.vetoes(old.Vetoes, now.Vetoes)

@@ -106,6 +106,9 @@ func TestWeakens(t *testing.T) {
 			i.SharePoint.Geos = []roll.Geo{{ID: "NAM", AdminURL: i.SharePoint.Geos[0].AdminURL, Transport: "manual"}}
 		}, []string{"/sharepoint/geos/NAM/transport auto→manual"}},
 		"no longer by hand":    {func(i *inv) { i.Transports.Exchange = "manual" }, func(i *inv) { i.Transports.Exchange = "automation" }, nil},
+		"another log":          {func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "a"} }, func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "b"} }, []string{"/diagnostics/workspace_id a→b"}},
+		"a log":                {nil, func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "b"} }, []string{"/diagnostics/workspace_id →b"}},
+		"no log any more":      {func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "a"} }, nil, nil},
 		"a runbook account":    {nil, func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a", RunOn: "g"} }, []string{"/automation/account →/a"}},
 		"on other machines":    {func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a"} }, func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a", RunOn: "g"} }, []string{"/automation/run_on →g"}},
 		"no runbooks any more": {func(i *inv) { i.Automation = &roll.AutomationAccount{Account: "/a"} }, nil, nil},

@@ -65,6 +65,10 @@ func Acts() []ActKind {
 		kind("sharepoint/settings", "changes how a geo looks and behaves", (*World).SetSharePoint),
 		kind("exchange/settings", "changes how Exchange behaves", (*World).SetExchange),
 		kind("permissions", "rights of apps, or of Microsoft 365 itself (`service`), are given or taken away", (*World).SetPermission),
+		kind("logs", "the tenant's vaults send their diagnostic log to the workspace", func(w *World, in tenantLogs) error { return w.SetLogs(in.Tenant, in.Logs) }),
+		kind("logs/line", "a line is added to the diagnostic log: `operation` KeyWrap or KeyUnwrap by `app_id` with `key`", func(w *World, in tenantLine) error {
+			return w.WriteLog(in.Tenant, in.Line)
+		}),
 		kind("policies", "a policy is added, or the one with its GUID replaced", func(w *World, in tenantPolicy) error { return w.PutPolicy(in.Tenant, in.Policy) }),
 		kind("apps", "an app gets one more certificate; an unknown app is added with every right", func(w *World, in appCertificate) error {
 			return w.AllowCertificate(in.ClientID, []byte(in.Certificate))

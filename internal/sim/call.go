@@ -154,6 +154,8 @@ func (w *World) errorAnswer(service string, status int, code, message string) an
 		return textAnswer(status, message)
 	case ServiceResourceManager:
 		return armError(status, code, message)
+	case ServiceLogs:
+		return logError(status, code, message)
 	default:
 		return w.entraFault(FaultParams{Status: status, Code: code, Message: message}, status)
 	}

@@ -111,6 +111,8 @@ func (w *World) serviceOf(host string) string {
 			return ServiceKeyVault
 		case host == c.exchange || c.regional(host):
 			return ServiceExchange
+		case isLogHost(host):
+			return ServiceLogs
 		case host == c.arm:
 			return ServiceResourceManager
 		case strings.HasSuffix(host, c.admin):
@@ -136,6 +138,9 @@ func (w *World) dialSuffixes() []string {
 		out = append(out, c.vault, c.hsm, c.exchange)
 		out = append(out, c.redirects...)
 		out = append(out, c.arm, strings.TrimPrefix(c.admin, "-admin."))
+	}
+	for _, h := range logHosts() {
+		out = append(out, h[0])
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -79,6 +79,14 @@ type (
 		Key     string `json:"key"`
 		Version string `json:"version"`
 	}
+	tenantLogs struct {
+		Tenant string `json:"tenant"`
+		Logs   Logs   `json:"logs"`
+	}
+	tenantLine struct {
+		Tenant string  `json:"tenant"`
+		Line   LogLine `json:"line"`
+	}
 	tenantPolicy struct {
 		Tenant string `json:"tenant"`
 		Policy Policy `json:"policy"`

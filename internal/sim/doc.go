@@ -50,6 +50,8 @@
 //	POST   /sharepoint/settings         {"tenant":"contoso.com","status":"Recovering","sites_per_second":10,"site_count":1000,"uri_version":false,"uri_change":"start","uri_form":"upper_case","progress_form":"absent","rolls_per":"tenant","secret_token_status":403}
 //	POST   /exchange/settings           {"tenant":"contoso.com","redirect_host":"eurprd01.prod.outlook.com","nul_body_gzip":true,"no_test_cmdlet":true,"assignment_by_name":true,"warnings_in_header":true,"rate_limit":30000,"refresh_seconds":2}
 //	POST   /permissions                 {"tenant":"contoso.com","keyvault":{"contoso-exo-a":false},"exchange":"app_role","sharepoint":false,"arm":"reader","service":{"*":false}}
+//	POST   /logs                        {"tenant":"contoso.com","logs":{"workspace_id":"…","delay_seconds":600,"denied":false}}
+//	POST   /logs/line                   {"tenant":"contoso.com","line":{"operation":"KeyWrap","app_id":"…","key":"https://…/keys/…/…"}}
 //	POST   /policies                    {"tenant":"contoso.com","policy":{…as in a seed…}}: by GUID, added or replaced
 //	POST   /apps                        {"client_id":"…","certificate":"-----BEGIN CERTIFICATE…"}
 //	POST   /federated-token             {"client_id":"…","subject":""} → 201 {"token":"…"}: what a workload's token file would hold

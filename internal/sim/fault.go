@@ -145,6 +145,7 @@ func operations() map[string][]string {
 		ServiceSharePoint: {OpGetStatus, OpRollKey, OpContextInfo},
 
 		ServiceResourceManager: armOperations(),
+		ServiceLogs:            {OpQuery},
 	}
 }
 

@@ -80,6 +80,9 @@ func (w *World) addTenant(s Tenant) error {
 	if len(t.subscriptions) == 0 {
 		t.subscriptions = defaultSubscriptions(t)
 	}
+	if err := t.setLogs(s.Logs); err != nil {
+		return misfit("logs", err)
+	}
 	for i, a := range s.Automation {
 		if err := w.addAccount(t, a); err != nil {
 			return misfit(step("automation", i), err)

@@ -120,6 +120,8 @@ type Tenant struct {
 	Subscriptions []string `json:"subscriptions,omitempty"`
 	// Automation are its Azure Automation accounts.
 	Automation []AutomationAccount `json:"automation,omitempty"`
+	// Logs is where its vaults send their diagnostic log.
+	Logs *Logs `json:"logs,omitempty"`
 	// Vaults are its key vaults and Managed HSMs.
 	Vaults []Vault `json:"vaults,omitempty"`
 	// Exchange is what it has in Exchange Online.

@@ -234,6 +234,8 @@ func (w *World) resourceOf(aud string, t *tenant) string {
 		return ServiceKeyVault
 	case host == t.cloud.exchange:
 		return ServiceExchange
+	case aud == logHosts()[t.cloud.name][1]:
+		return ServiceLogs
 	case slices.Contains(armAudiences(t.cloud), aud):
 		return ServiceResourceManager
 	}

@@ -75,6 +75,8 @@ type tenant struct {
 	subscriptions    []string // ids
 	azure            SubscriptionAzure
 	accounts         []*account
+	logs             *Logs // nil: the vaults send their log nowhere
+	written          []LogLine
 }
 
 // Handler serves the Microsoft side, routed by Host.
@@ -95,6 +97,8 @@ func (w *World) Handler() http.Handler {
 			w.serveSharePoint(rw, r, host)
 		case ServiceResourceManager:
 			w.serveARM(rw, r, host)
+		case ServiceLogs:
+			w.serveLogs(rw, r, host)
 		default:
 			if w.isAstray(host) {
 				w.astray(rw, r, host)

@@ -131,6 +131,10 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 	case roll.Offered:
 		out.Step = e.N
 		put("line", e.Offer.Line)
+	case roll.EvidenceSeen:
+		put("policy", e.Policy)
+		put("evidence", string(e.Evidence))
+		put("source", e.Source)
 	case roll.LeaseGranted:
 		out.Step = e.N
 	case roll.LeaseQueued:

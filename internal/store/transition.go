@@ -162,6 +162,7 @@ func (c change) queue(b *pgx.Batch) error {
 	}
 	c.queueLedger(b)
 	c.queueMailboxes(b)
+	c.queueEvidence(b)
 	for _, ev := range c.events {
 		if a, ok := ev.(roll.Approve); ok {
 			b.Queue(`INSERT INTO approvals (roll_id, round, approver, requester, plan_hash, comment, at) VALUES ($1,$2,$3,$4,$5,$6,$7)`,
@@ -240,6 +241,11 @@ func (c change) queueEvents(b *pgx.Batch) error {
 		if c.after.Emergency() {
 			said["emergency"] = true
 			said["approvals"] = len(c.after.Approvals)
+		}
+		for _, ev := range c.events {
+			if seen, ok := ev.(roll.EvidenceSeen); ok {
+				said["policy"], said["evidence"], said["source"], said["current_outcome"] = seen.Policy, seen.Evidence, seen.Source, c.after.CurrentOutcome()
+			}
 		}
 		payload, err := jsonb(said)
 		if err != nil {

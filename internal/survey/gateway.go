@@ -4,14 +4,17 @@
 package survey
 
 import (
+	"context"
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/keyroll/keyroll/internal/arm"
 	"github.com/keyroll/keyroll/internal/exchange"
+	"github.com/keyroll/keyroll/internal/keylog"
 	"github.com/keyroll/keyroll/internal/keyvault"
 	"github.com/keyroll/keyroll/internal/msapi"
 	"github.com/keyroll/keyroll/internal/roll"
@@ -30,13 +33,14 @@ type Gateway struct {
 	geos   map[string]*sharepoint.Client
 	exos   map[string]*exchange.Client
 	arms   map[string]*arm.Client
+	logs   map[string]*keylog.Client
 }
 
 // NewGateway makes a gateway over the credentials and the HTTP client that all
 // connectors use.
 func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option) *Gateway {
 	return &Gateway{creds: creds, hc: hc, opts: opts, clouds: msapi.NewOptions(opts...).Clouds, vaults: map[string]*keyvault.Client{},
-		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}, arms: map[string]*arm.Client{}}
+		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}, arms: map[string]*arm.Client{}, logs: map[string]*keylog.Client{}}
 }
 
 // Cloud gives the cloud that the declaration names: one of the table, or one
@@ -127,6 +131,25 @@ func (g *Gateway) Exchange(inv roll.Inventory) (*exchange.Client, error) {
 	})
 }
 
+// Uses asks the diagnostic log of the tenant's vaults who used the key versions
+// since the moment; an error where none is declared.
+func (g *Gateway) Uses(ctx context.Context, inv roll.Inventory, refs []roll.KeyRef, since time.Time) ([]roll.KeyUse, error) {
+	if inv.Diagnostics == nil {
+		return nil, msapi.Invalid(msapi.ServiceLogs, "query_key_uses", "the tenant declares no diagnostics")
+	}
+	c, err := keep(g, g.logs, clientID(inv, inv.Diagnostics.WorkspaceID), func() (*keylog.Client, error) {
+		cloud, cred, err := g.credential(inv)
+		if err != nil {
+			return nil, err
+		}
+		return keylog.New(cloud, inv.Diagnostics.WorkspaceID, cred, g.hc, g.opts...)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return c.Uses(ctx, refs, since)
+}
+
 // SharePoint gives the connector of a geo's admin site.
 func (g *Gateway) SharePoint(inv roll.Inventory, geoID string) (*sharepoint.Client, error) {
 	geo, ok := inv.GeoByID(geoID)
@@ -157,6 +180,14 @@ func (g *Gateway) Check(inv roll.Inventory) error {
 	for i, geo := range inv.SharePoint.Geos {
 		if err := cloud.CheckAdminURL(geo.AdminURL); err != nil {
 			return &roll.InvalidError{Pointer: fmt.Sprintf("/sharepoint/geos/%d/admin_url", i), Detail: err.Error()}
+		}
+	}
+	if d := inv.Diagnostics; d != nil {
+		if err := keylog.CheckWorkspace(d.WorkspaceID); err != nil {
+			return &roll.InvalidError{Pointer: "/diagnostics/workspace_id", Detail: err.Error()}
+		}
+		if cloud.LogAnalyticsURL == "" {
+			return &roll.InvalidError{Pointer: "/diagnostics", Detail: "cloud " + cloud.Name + " has no host for Log Analytics"}
 		}
 	}
 	if _, err := g.creds.For(inv.Credential, inv.TenantID, cloud, g.hc); err != nil {
