@@ -71,7 +71,7 @@ func people() map[string]access.Principal {
 	}
 	return map[string]access.Principal{
 		"rita": person("rita", access.Requester, access.Operator), "rex": person("rex", access.Requester, access.Approver),
-		"paul": person("paul", access.Approver), "olga": person("olga", access.Operator), "ada": person("ada", access.Admin), "bea": person("bea", access.Admin), "aud": person("aud", access.Auditor),
+		"paul": person("paul", access.Approver), "pia": person("pia", access.Approver), "olga": person("olga", access.Operator), "ada": person("ada", access.Admin), "bea": person("bea", access.Admin), "aud": person("aud", access.Auditor),
 		"robot": {Subject: "portal", Kind: access.Service, Roles: access.Roles()},
 	}
 }
