@@ -27,7 +27,7 @@ func read(t *testing.T, path string) string {
 func TestLinksLeadSomewhere(t *testing.T) {
 	link := regexp.MustCompile(`\]\(([^)#:]+)\)`)
 	found := 0
-	for _, doc := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/configuration.md", "docs/clouds.md", "docs/live-tests.md", "docs/key-sources.md", "docs/simulator.md", "docs/runbooks/KeyrollRollStuck.md"} {
+	for _, doc := range []string{"README.md", "ARCHITECTURE.md", "CHANGELOG.md", "docs/configuration.md", "docs/clouds.md", "docs/live-tests.md", "docs/key-sources.md", "docs/preflight.md", "docs/simulator.md", "docs/runbooks/KeyrollRollStuck.md"} {
 		for _, m := range link.FindAllStringSubmatch(read(t, doc), -1) {
 			found++
 			if _, err := os.Stat(filepath.Join("..", filepath.Dir(doc), m[1])); err != nil {

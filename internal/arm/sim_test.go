@@ -98,6 +98,13 @@ func TestExerciseSimulator(t *testing.T) {
 	}
 }
 
+// TestExerciseLive reads a live tenant's subscriptions; it has no way to write.
+func TestExerciseLive(t *testing.T) {
+	l := msapitest.LiveTenant(t)
+	host := strings.TrimSuffix(strings.TrimPrefix(strings.ToLower(l.Var(t, "VAULT_URL")), "https://"), "/")
+	Exercise(t, arm.New(l.Cloud, l.Credential, l.HTTP), host)
+}
+
 // grants reads a vault's, by roles or by access policies as it goes.
 func grants(t *testing.T, c *arm.Client, host string) map[string]roll.VaultGrant {
 	t.Helper()
