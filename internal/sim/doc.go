@@ -68,6 +68,13 @@
 // request goes on even if its client has hung up: that is how a call lands
 // late at Microsoft too.
 //
+// # Scenarios
+//
+// A Scenario is a world with its faults and with acts at their times: the file
+// format of "server sim --scenario". ReadScenario reads one and says at which
+// line and column it is wrong; Scenarios are those that come with the package.
+// docs/simulator.md is the manual; its tables are made of the comments here.
+//
 // # Witness
 //
 // The log has each attempt of an effect, whether it was applied, whether it
