@@ -26,6 +26,7 @@ const (
 	RetryRoll              Action = "roll.retry"
 	ReplanRoll             Action = "roll.replan"
 	AbandonRoll            Action = "roll.abandon"
+	ReportStep             Action = "roll.report_step"
 	ExportAudit            Action = "audit.export"
 )
 
@@ -58,6 +59,8 @@ func Rules() []Rule {
 		{RetryRoll, []Role{Requester, Operator}, false},
 		{ReplanRoll, []Role{Requester, Operator}, false},
 		{AbandonRoll, []Role{Approver, Operator}, true},
+		// Whoever runs cmdlets at Microsoft by hand says so in person.
+		{ReportStep, []Role{Operator}, true},
 		{ExportAudit, []Role{Auditor}, false},
 	}
 }

@@ -66,6 +66,21 @@ func (h *handlers) RetryRoll(ctx context.Context, q RetryRollRequestObject) (Ret
 	return RetryRoll200JSONResponse{Body: body, Headers: RetryRoll200ResponseHeaders{ETag: tag}}, err
 }
 
+// ReportStep takes a person's word on a manual step.
+func (h *handlers) ReportStep(ctx context.Context, q ReportStepRequestObject) (ReportStepResponseObject, error) {
+	said := roll.Reported{Outcome: string(q.Body.Outcome), Note: q.Body.Note}
+	if !q.Body.RanAt.IsZero() {
+		said.RanAt = &q.Body.RanAt
+	}
+	r, err := h.Control.Report(ctx, PrincipalOf(ctx), q.RollID, q.N, said)
+	var refused *roll.TransitionError
+	if errors.As(err, &refused) && refused.Code == roll.RefusedReportTime {
+		return nil, refuseMember(ProblemCodeUnprocessable, "/ran_at", refused.Detail)
+	}
+	_, body, tag, err := h.acted(ctx, q.RollID, r, err)
+	return ReportStep200JSONResponse{Body: body, Headers: ReportStep200ResponseHeaders{ETag: tag}}, err
+}
+
 // ReplanRoll gives a halted roll a new plan.
 func (h *handlers) ReplanRoll(ctx context.Context, q ReplanRollRequestObject) (ReplanRollResponseObject, error) {
 	r, err := h.Control.Replan(ctx, PrincipalOf(ctx), q.RollID, string(value(q.Body).Strangers))

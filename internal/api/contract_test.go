@@ -51,6 +51,7 @@ func goodRequests() map[string][]string {
 		"rejectRoll":      {"POST", rollPath + "/reject", reasonBody, "If-Match", `"7"`},
 		"cancelRoll":      {"POST", rollPath + "/cancel", reasonBody},
 		"retryRoll":       {"POST", rollPath + "/retry", ""},
+		"reportStep":      {"POST", rollPath + "/steps/3/report", `{"outcome":"done","note":"as shown","ran_at":"2026-01-31T08:00:00Z"}`},
 		"replanRoll":      {"POST", rollPath + "/replan", `{"strangers":"adopt"}`},
 		"abandonRoll":     {"POST", rollPath + "/abandon", reasonBody},
 		"getRollEvidence": {"GET", rollPath + "/evidence", ""},

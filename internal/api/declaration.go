@@ -60,6 +60,7 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 		Azure: roll.AzureSettings{ServicePrincipals: roll.ServicePrincipals{
 			Exchange: d.Azure.ServicePrincipals.Exchange, SharePoint: d.Azure.ServicePrincipals.SharePoint, MultiWorkload: d.Azure.ServicePrincipals.MultiWorkload,
 		}},
+		Transports: roll.TransportSettings{Exchange: string(d.Transports.Exchange), SharePoint: string(d.Transports.SharePoint)},
 		SharePoint: roll.SharePointSettings{Lease: string(d.SharePoint.Lease), MinGap: gap},
 		Keys:       each(d.Keys, declaredKey), FormerKeys: each(d.FormerKeys, declaredKey),
 		Policies: each(d.Policies, func(p Policy) roll.Policy {
@@ -76,8 +77,11 @@ func inventory(tenantID string, d TenantDeclaration) (roll.Inventory, error) {
 	if id := d.Diagnostics.WorkspaceID; id != "" {
 		inv.Diagnostics = &roll.Diagnostics{WorkspaceID: id}
 	}
+	if d.Automation.Account != "" {
+		inv.Automation = &roll.AutomationAccount{Account: d.Automation.Account, RunOn: d.Automation.RunOn}
+	}
 	for _, g := range d.SharePoint.Geos {
-		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL})
+		inv.SharePoint.Geos = append(inv.SharePoint.Geos, roll.Geo{ID: g.ID, AdminURL: g.AdminURL, Transport: string(g.Transport)})
 	}
 	return inv, nil
 }
@@ -123,20 +127,45 @@ func (h *handlers) tenantWith(t store.Tenant, open []store.Attention) Tenant {
 				Policies: notNil(a.Policies), Since: a.Since.UTC()}
 		}),
 		TenantID: t.Inventory.TenantID, Version: t.Version, DeclaredAt: t.DeclaredAt.UTC(), RetiredAt: utc(t.RetiredAt),
-		Simulated: h.Simulated, Declaration: declaration(t.Inventory),
+		Simulated: h.Simulated, Declaration: declaration(t.Inventory), Transports: tenantTransports(t.Inventory),
 	}
+}
+
+// tenantTransports are the recorded transports of the places that are declared.
+func tenantTransports(inv roll.Inventory) []TenantTransport {
+	var out []TenantTransport
+	for _, place := range inv.Places() {
+		c, ok := inv.Recorded[place]
+		if !ok {
+			continue
+		}
+		w, _ := roll.SplitPlace(place)
+		reads := string(c.Reads)
+		if c.Reads != roll.ReadsNothing {
+			reads = c.Reads.Name(w)
+		}
+		documented, _ := c.Via.Documented(w)
+		out = append(out, TenantTransport{Place: place, Transport: TransportName(c.Via.Name(w)), Reads: TenantTransportReads(reads), Declared: c.Declared,
+			Why: c.Why, Documented: documented, Since: c.Since.UTC(), ProbedAt: c.ProbedAt.UTC()})
+	}
+	return out
 }
 
 func utc(t *time.Time) time.Time { return value(t).UTC() }
 
 func declaration(inv roll.Inventory) TenantDeclaration {
 	key := func(k roll.Key) Key { return Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name} }
+	account := value(inv.Automation)
 	return TenantDeclaration{
-		Name: inv.Name, Cloud: inv.Cloud, Credential: inv.Credential, Labels: inv.Labels,
+		Transports: Transports{Exchange: TransportsExchange(inv.Transports.Exchange), SharePoint: SharePointTransport(inv.Transports.SharePoint)},
+		Automation: AutomationAccount{Account: account.Account, RunOn: account.RunOn},
+		Name:       inv.Name, Cloud: inv.Cloud, Credential: inv.Credential, Labels: inv.Labels,
 		Approval: TenantDeclarationApproval(inv.Approval),
 		SharePoint: SharePointSettings{
 			Lease: SharePointSettingsLease(inv.SharePoint.Lease), MinGap: time.Duration(inv.SharePoint.MinGap).String(),
-			Geos: each(inv.SharePoint.Geos, func(g roll.Geo) Geo { return Geo{ID: g.ID, AdminURL: g.AdminURL} }),
+			Geos: each(inv.SharePoint.Geos, func(g roll.Geo) Geo {
+				return Geo{ID: g.ID, AdminURL: g.AdminURL, Transport: SharePointTransport(g.Transport)}
+			}),
 		},
 		Keys: each(inv.Keys, key), FormerKeys: each(inv.FormerKeys, key),
 		Policies: each(inv.Policies, func(p roll.Policy) Policy {

@@ -608,6 +608,30 @@ func (e SharePointSettingsLease) Valid() bool {
 	}
 }
 
+// Defines values for SharePointTransport.
+const (
+	SharePointTransportAuto       SharePointTransport = "auto"
+	SharePointTransportAutomation SharePointTransport = "automation"
+	SharePointTransportCsom       SharePointTransport = "csom"
+	SharePointTransportManual     SharePointTransport = "manual"
+)
+
+// Valid indicates whether the value is a known member of the SharePointTransport enum.
+func (e SharePointTransport) Valid() bool {
+	switch e {
+	case SharePointTransportAuto:
+		return true
+	case SharePointTransportAutomation:
+		return true
+	case SharePointTransportCsom:
+		return true
+	case SharePointTransportManual:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for Slot.
 const (
 	SlotPrimary   Slot = "primary"
@@ -653,6 +677,24 @@ func (e StepKind) Valid() bool {
 	case StepKindSharepointRollKey:
 		return true
 	case StepKindVerify:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for StepReportOutcome.
+const (
+	StepReportOutcomeDone    StepReportOutcome = "done"
+	StepReportOutcomeNotDone StepReportOutcome = "not_done"
+)
+
+// Valid indicates whether the value is a known member of the StepReportOutcome enum.
+func (e StepReportOutcome) Valid() bool {
+	switch e {
+	case StepReportOutcomeDone:
+		return true
+	case StepReportOutcomeNotDone:
 		return true
 	default:
 		return false
@@ -755,6 +797,78 @@ func (e TenantDeclarationApproval) Valid() bool {
 	case TenantDeclarationApprovalNotRequired:
 		return true
 	case TenantDeclarationApprovalRequired:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TenantTransportReads.
+const (
+	TenantTransportReadsAutomation    TenantTransportReads = "automation"
+	TenantTransportReadsCsom          TenantTransportReads = "csom"
+	TenantTransportReadsInvokeCommand TenantTransportReads = "invoke_command"
+	TenantTransportReadsNone          TenantTransportReads = "none"
+)
+
+// Valid indicates whether the value is a known member of the TenantTransportReads enum.
+func (e TenantTransportReads) Valid() bool {
+	switch e {
+	case TenantTransportReadsAutomation:
+		return true
+	case TenantTransportReadsCsom:
+		return true
+	case TenantTransportReadsInvokeCommand:
+		return true
+	case TenantTransportReadsNone:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TransportName.
+const (
+	TransportNameAutomation    TransportName = "automation"
+	TransportNameCsom          TransportName = "csom"
+	TransportNameInvokeCommand TransportName = "invoke_command"
+	TransportNameManual        TransportName = "manual"
+)
+
+// Valid indicates whether the value is a known member of the TransportName enum.
+func (e TransportName) Valid() bool {
+	switch e {
+	case TransportNameAutomation:
+		return true
+	case TransportNameCsom:
+		return true
+	case TransportNameInvokeCommand:
+		return true
+	case TransportNameManual:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TransportsExchange.
+const (
+	TransportsExchangeAuto          TransportsExchange = "auto"
+	TransportsExchangeAutomation    TransportsExchange = "automation"
+	TransportsExchangeInvokeCommand TransportsExchange = "invoke_command"
+	TransportsExchangeManual        TransportsExchange = "manual"
+)
+
+// Valid indicates whether the value is a known member of the TransportsExchange enum.
+func (e TransportsExchange) Valid() bool {
+	switch e {
+	case TransportsExchangeAuto:
+		return true
+	case TransportsExchangeAutomation:
+		return true
+	case TransportsExchangeInvokeCommand:
+		return true
+	case TransportsExchangeManual:
 		return true
 	default:
 		return false
@@ -885,6 +999,15 @@ type Attention struct {
 
 	// Step The number of the halted step.
 	Step int `json:"step,omitempty,omitzero"`
+}
+
+// AutomationAccount The Azure Automation account that holds Keyroll's runbooks (deploy/runbook).
+type AutomationAccount struct {
+	// Account The account's resource id.
+	Account string `json:"account"`
+
+	// RunOn A hybrid worker group; empty for Azure's own sandboxes.
+	RunOn string `json:"run_on,omitempty,omitzero"`
 }
 
 // AzureSettings What preflight cannot find out by itself about the tenant's Azure side.
@@ -1054,6 +1177,9 @@ type Geo struct {
 
 	// ID Microsoft's code for the geo.
 	ID GeoID `json:"id"`
+
+	// Transport How SharePoint's keys are changed.
+	Transport SharePointTransport `json:"transport,omitempty,omitzero"`
 }
 
 // GeoID Microsoft's code for the geo.
@@ -1292,6 +1418,27 @@ type MailboxWatch struct {
 
 	// Until Until when it is watched.
 	Until time.Time `json:"until"`
+}
+
+// ManualStep What a person runs, and what one said of it.
+type ManualStep struct {
+	// Check Shows what must hold before.
+	Check string `json:"check,omitempty,omitzero"`
+
+	// Connect Opens the session.
+	Connect string `json:"connect"`
+
+	// Line The one line to run, once, as it stands.
+	Line string `json:"line"`
+	Note string `json:"note,omitempty,omitzero"`
+
+	// OfferedAt Since when it is shown, and so may have been run.
+	OfferedAt  time.Time `json:"offered_at"`
+	RanAt      time.Time `json:"ran_at,omitempty,omitzero"`
+	ReportedAt time.Time `json:"reported_at,omitempty,omitzero"`
+
+	// ReportedBy Who acts; the immutable subject of a token, or `keyroll` for the service itself.
+	ReportedBy Subject `json:"reported_by,omitempty,omitzero"`
 }
 
 // NextCursor Give it as `cursor` to read the next page; left out on the last page.
@@ -1987,6 +2134,9 @@ type SharePointSettings struct {
 // SharePointSettingsLease One operation at a time in the whole tenant (`tenant`, where left out), or in each geo (`geo`).
 type SharePointSettingsLease string
 
+// SharePointTransport How SharePoint's keys are changed.
+type SharePointTransport string
+
 // Slot One of the two keys of a SharePoint policy.
 type Slot string
 
@@ -2009,10 +2159,13 @@ type Step struct {
 	// Kind The one effect that a step has on one system.
 	Kind           StepKind  `json:"kind"`
 	LastProgressAt time.Time `json:"last_progress_at,omitempty,omitzero"`
-	N              int       `json:"n"`
-	NextAttemptAt  time.Time `json:"next_attempt_at,omitempty,omitzero"`
 
-	// OpID The operation id, sent to Microsoft with the call.
+	// Manual What a person runs, and what one said of it.
+	Manual        ManualStep `json:"manual,omitempty,omitzero"`
+	N             int        `json:"n"`
+	NextAttemptAt time.Time  `json:"next_attempt_at,omitempty,omitzero"`
+
+	// OpID The operation id, sent to Microsoft with the call; the name of a runbook job.
 	OpID string `json:"op_id,omitempty,omitzero"`
 
 	// Percent How far SharePoint says it is.
@@ -2037,6 +2190,9 @@ type Step struct {
 	// State The last four are final.
 	State StepState `json:"state"`
 	Title string    `json:"title"`
+
+	// Transport How a change reaches Microsoft.
+	Transport TransportName `json:"transport,omitempty,omitzero"`
 
 	// WaitingFor What a waiting step waits for, such as `change_window` or `freeze`.
 	WaitingFor string `json:"waiting_for,omitempty,omitzero"`
@@ -2076,7 +2232,25 @@ type StepParams struct {
 
 	// Size The size in bits that was asked for.
 	Size int `json:"size,omitempty,omitzero"`
+
+	// Transport How a change reaches Microsoft.
+	Transport TransportName `json:"transport,omitempty,omitzero"`
 }
+
+// StepReport A person's word on a manual step.
+type StepReport struct {
+	// Note Whatever the record should say.
+	Note string `json:"note,omitempty,omitzero"`
+
+	// Outcome `done`: the line was run once and gave no error. `not_done`: nobody ran it, and nobody will.
+	Outcome StepReportOutcome `json:"outcome"`
+
+	// RanAt When it was run.
+	RanAt time.Time `json:"ran_at,omitempty,omitzero"`
+}
+
+// StepReportOutcome `done`: the line was run once and gave no error. `not_done`: nobody ran it, and nobody will.
+type StepReportOutcome string
 
 // StepState The last four are final.
 type StepState string
@@ -2102,6 +2276,9 @@ type Tenant struct {
 
 	// TenantID A UUID in lower case.
 	TenantID UUID `json:"tenant_id"`
+
+	// Transports What the last probes have chosen.
+	Transports []TenantTransport `json:"transports,omitempty,omitzero"`
 
 	// Version Grows with each declaration.
 	Version int64 `json:"version"`
@@ -2189,6 +2366,9 @@ type TenantDeclaration struct {
 	// Approval Whether a second person must approve each roll; `required` where left out.
 	Approval TenantDeclarationApproval `json:"approval,omitempty,omitzero"`
 
+	// Automation The Azure Automation account that holds Keyroll's runbooks (deploy/runbook).
+	Automation AutomationAccount `json:"automation,omitempty,omitzero"`
+
 	// Azure What preflight cannot find out by itself about the tenant's Azure side.
 	Azure AzureSettings `json:"azure,omitempty,omitzero"`
 
@@ -2224,6 +2404,12 @@ type TenantDeclaration struct {
 
 	// SharePoint How SharePoint key operations of the tenant are kept apart.
 	SharePoint SharePointSettings `json:"sharepoint,omitempty,omitzero"`
+
+	// Transports How changes reach Microsoft. `auto`, the default, takes the native interface where its read-only probe succeeds
+	// (for SharePoint, and shows the declared keys), else the Azure Automation runbook where `automation` is declared
+	// and its probe succeeds, else a person with the cmdlet. Microsoft documents neither `invoke_command` nor `csom`
+	// for third parties: see docs/transports.md.
+	Transports Transports `json:"transports,omitempty,omitzero"`
 
 	// Vetoes How this tenant judges findings, by their code: as an `error`, which keeps a roll from beginning, or as a `warning`.
 	// Any finding may be made an error. Only a few errors may be made warnings (docs/preflight.md lists them); a
@@ -2264,6 +2450,32 @@ type TenantList struct {
 	NextCursor NextCursor `json:"next_cursor,omitempty,omitzero"`
 }
 
+// TenantTransport By which transport one place of a tenant is changed and read, as the last probe that could decide has it.
+type TenantTransport struct {
+	// Declared What the declaration says.
+	Declared string `json:"declared"`
+
+	// Documented Whether Microsoft documents this way for third parties.
+	Documented bool `json:"documented"`
+
+	// Place exchange, or sharepoint/ and the geo.
+	Place    string    `json:"place"`
+	ProbedAt time.Time `json:"probed_at"`
+
+	// Reads How Keyroll looks; `none` where nothing shows the place.
+	Reads TenantTransportReads `json:"reads"`
+	Since time.Time            `json:"since"`
+
+	// Transport How a change reaches Microsoft.
+	Transport TransportName `json:"transport"`
+
+	// Why Why it is this one.
+	Why string `json:"why"`
+}
+
+// TenantTransportReads How Keyroll looks; `none` where nothing shows the place.
+type TenantTransportReads string
+
 // Text A sentence for people and for the audit log.
 type Text = string
 
@@ -2277,6 +2489,24 @@ type Ticket struct {
 
 // TicketID defines model for TicketId.
 type TicketID = string
+
+// TransportName How a change reaches Microsoft.
+type TransportName string
+
+// Transports How changes reach Microsoft. `auto`, the default, takes the native interface where its read-only probe succeeds
+// (for SharePoint, and shows the declared keys), else the Azure Automation runbook where `automation` is declared
+// and its probe succeeds, else a person with the cmdlet. Microsoft documents neither `invoke_command` nor `csom`
+// for third parties: see docs/transports.md.
+type Transports struct {
+	// Exchange For Exchange and multi-workload policies; `auto` where left out.
+	Exchange TransportsExchange `json:"exchange,omitempty,omitzero"`
+
+	// SharePoint How SharePoint's keys are changed.
+	SharePoint SharePointTransport `json:"sharepoint,omitempty,omitzero"`
+}
+
+// TransportsExchange For Exchange and multi-workload policies; `auto` where left out.
+type TransportsExchange string
 
 // UUID A UUID in lower case.
 type UUID = string
@@ -2547,6 +2777,9 @@ type ReplanRollJSONRequestBody = ReplanRequest
 // RetryRollJSONRequestBody defines body for RetryRoll for application/json ContentType.
 type RetryRollJSONRequestBody = RetryRequest
 
+// ReportStepJSONRequestBody defines body for ReportStep for application/json ContentType.
+type ReportStepJSONRequestBody = StepReport
+
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDeclaration
 
@@ -2618,6 +2851,9 @@ type ServerInterface interface {
 	// RetryRoll Resume the halted steps of a roll
 	// (POST /v1/rolls/{roll_id}/retry)
 	RetryRoll(w http.ResponseWriter, r *http.Request, rollID RollID)
+	// ReportStep Say what became of a manual step
+	// (POST /v1/rolls/{roll_id}/steps/{n}/report)
+	ReportStep(w http.ResponseWriter, r *http.Request, rollID RollID, n int)
 	// ListTenants List the declared tenants
 	// (GET /v1/tenants)
 	ListTenants(w http.ResponseWriter, r *http.Request, params ListTenantsParams)
@@ -2768,6 +3004,12 @@ func (_ Unimplemented) ReplanRoll(w http.ResponseWriter, r *http.Request, rollID
 // RetryRoll Resume the halted steps of a roll
 // (POST /v1/rolls/{roll_id}/retry)
 func (_ Unimplemented) RetryRoll(w http.ResponseWriter, r *http.Request, rollID RollID) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ReportStep Say what became of a manual step
+// (POST /v1/rolls/{roll_id}/steps/{n}/report)
+func (_ Unimplemented) ReportStep(w http.ResponseWriter, r *http.Request, rollID RollID, n int) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -3684,6 +3926,41 @@ func (siw *ServerInterfaceWrapper) RetryRoll(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// ReportStep operation middleware
+func (siw *ServerInterfaceWrapper) ReportStep(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "roll_id" -------------
+	var rollID RollID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "roll_id", chi.URLParam(r, "roll_id"), &rollID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "roll_id", Err: err})
+		return
+	}
+
+	// ------------- Path parameter "n" -------------
+	var n int
+
+	err = runtime.BindStyledParameterWithOptions("simple", "n", chi.URLParam(r, "n"), &n, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "integer", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "n", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ReportStep(w, r, rollID, n)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListTenants operation middleware
 func (siw *ServerInterfaceWrapper) ListTenants(w http.ResponseWriter, r *http.Request) {
 
@@ -4403,6 +4680,9 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 		r.Post(options.BaseURL+"/v1/rolls/{roll_id}/retry", wrapper.RetryRoll)
 	})
 	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/rolls/{roll_id}/steps/{n}/report", wrapper.ReportStep)
+	})
+	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/tenants", wrapper.ListTenants)
 	})
 	r.Group(func(r chi.Router) {
@@ -5030,6 +5310,38 @@ func (response RetryRoll200JSONResponse) VisitRetryRollResponse(w http.ResponseW
 	return err
 }
 
+type ReportStepRequestObject struct {
+	RollID RollID `json:"roll_id"`
+	N      int    `json:"n"`
+	Body   *ReportStepJSONRequestBody
+}
+
+type ReportStepResponseObject interface {
+	VisitReportStepResponse(w http.ResponseWriter) error
+}
+
+type ReportStep200ResponseHeaders struct {
+	ETag ETag
+}
+
+type ReportStep200JSONResponse struct {
+	Body    Roll
+	Headers ReportStep200ResponseHeaders
+}
+
+func (response ReportStep200JSONResponse) VisitReportStepResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTenantsRequestObject struct {
 	Params ListTenantsParams
 }
@@ -5475,6 +5787,9 @@ type StrictServerInterface interface {
 	// RetryRoll Resume the halted steps of a roll
 	// (POST /v1/rolls/{roll_id}/retry)
 	RetryRoll(ctx context.Context, request RetryRollRequestObject) (RetryRollResponseObject, error)
+	// ReportStep Say what became of a manual step
+	// (POST /v1/rolls/{roll_id}/steps/{n}/report)
+	ReportStep(ctx context.Context, request ReportStepRequestObject) (ReportStepResponseObject, error)
 	// ListTenants List the declared tenants
 	// (GET /v1/tenants)
 	ListTenants(ctx context.Context, request ListTenantsRequestObject) (ListTenantsResponseObject, error)
@@ -6075,6 +6390,40 @@ func (sh *strictHandler) RetryRoll(w http.ResponseWriter, r *http.Request, rollI
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(RetryRollResponseObject); ok {
 		if err := validResponse.VisitRetryRollResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ReportStep operation middleware
+func (sh *strictHandler) ReportStep(w http.ResponseWriter, r *http.Request, rollID RollID, n int) {
+	var request ReportStepRequestObject
+
+	request.RollID = rollID
+	request.N = n
+
+	var body ReportStepJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ReportStep(ctx, request.(ReportStepRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ReportStep")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ReportStepResponseObject); ok {
+		if err := validResponse.VisitReportStepResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

@@ -42,6 +42,11 @@ func planKey(k roll.PlanKey) PlanKey {
 func planStep(s roll.PlanStep) PlanStep {
 	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope,
 		Size: s.Params.Size, Migrate: s.Params.Migrate, Replaces: s.Params.Replaces}
+	if t := s.Params.Transport; t != roll.Native {
+		params.Transport = TransportName(t)
+	} else if hasTransport(s.Kind) {
+		params.Transport = TransportName(t.Name(nativeOf(s)))
+	}
 	if s.Params.Gap > 0 {
 		params.Gap = time.Duration(s.Params.Gap).String()
 	}
@@ -49,6 +54,15 @@ func planStep(s roll.PlanStep) PlanStep {
 		N: s.N, Kind: StepKind(s.Kind), After: notNil(s.After), Policy: s.Policy, Key: s.Key, Slot: Slot(s.Slot), Geo: s.Geo,
 		Params: params, Title: s.Title, EstimateSeconds: s.EstimateSeconds,
 	}
+}
+
+// nativeOf is the workload whose native interface a plan's step uses: a step
+// with a geo is SharePoint's.
+func nativeOf(s roll.PlanStep) roll.Workload {
+	if s.Geo != "" {
+		return roll.SharePoint
+	}
+	return roll.Exchange
 }
 
 func findings(in []roll.Finding) []Finding {

@@ -145,6 +145,15 @@ func (v view) policy(r roll.Roll, p roll.PlanPolicy) RollPolicy {
 	return out
 }
 
+// hasTransport: the steps that reach Microsoft 365 itself, and not only vaults.
+func hasTransport(k roll.StepKind) bool {
+	switch k {
+	case roll.RefreshPolicy, roll.SharePointRollKey, roll.SharePointAwait, roll.Verify:
+		return true
+	}
+	return false
+}
+
 func step(s roll.Step) Step {
 	out := Step{
 		N: s.N, Round: s.Round, Kind: StepKind(s.Kind), Title: s.Title, State: StepState(s.State), After: notNil(s.After),
@@ -155,6 +164,15 @@ func step(s roll.Step) Step {
 	}
 	if s.IntentOpen {
 		out.IntentDeadline = utc(s.IntentDeadline)
+	}
+	if hasTransport(s.Kind) {
+		out.Transport = TransportName(s.Params.Transport.Name(s.Workload))
+	}
+	if o := s.Offer; o != nil {
+		out.Manual = ManualStep{Connect: o.Connect, Check: o.Check, Line: o.Line, OfferedAt: o.At.UTC()}
+		if said := s.Report; said != nil {
+			out.Manual.ReportedBy, out.Manual.ReportedAt, out.Manual.RanAt, out.Manual.Note = said.By.Subject, said.At.UTC(), utc(said.RanAt), said.Note
+		}
 	}
 	if e := s.Error; e != nil {
 		out.Error = StepError{Code: e.Code, Detail: e.Detail, NextAction: e.Action}

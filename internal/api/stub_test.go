@@ -129,6 +129,10 @@ func (s *stub) ReplanRoll(_ context.Context, r api.ReplanRollRequestObject) (api
 	return api.ReplanRoll200JSONResponse{Body: sampleRoll(), Headers: api.ReplanRoll200ResponseHeaders{ETag: api.FormatETag(8)}}, s.act(r)
 }
 
+func (s *stub) ReportStep(_ context.Context, r api.ReportStepRequestObject) (api.ReportStepResponseObject, error) {
+	return api.ReportStep200JSONResponse{Body: sampleRoll(), Headers: api.ReportStep200ResponseHeaders{ETag: api.FormatETag(8)}}, s.act(r)
+}
+
 func (s *stub) RetryRoll(_ context.Context, r api.RetryRollRequestObject) (api.RetryRollResponseObject, error) {
 	return api.RetryRoll200JSONResponse{Body: sampleRoll(), Headers: api.RetryRoll200ResponseHeaders{ETag: api.FormatETag(8)}}, s.act(r)
 }

@@ -165,7 +165,8 @@ func TestDecisionsAtOnce(t *testing.T) {
 // late is a surveyor that takes the end of its time for trouble with a key.
 type late struct{}
 
-func (late) Check(roll.Inventory) error { return nil }
+func (late) Probe(context.Context, roll.Inventory) map[string]roll.ChosenTransport { return nil }
+func (late) Check(roll.Inventory) error                                            { return nil }
 
 func (late) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	<-ctx.Done()

@@ -85,6 +85,14 @@ func (c *Control) act(ctx context.Context, p access.Principal, a access.Action, 
 	return c.store.Transition(ctx, r, ev)
 }
 
+// Report takes a person's word on what became of a manual step: it is held
+// against what Microsoft shows where that can be read. Errors: those of
+// Cancel, and *roll.TransitionError with code report_time.
+func (c *Control) Report(ctx context.Context, p access.Principal, id string, step int, said roll.Reported) (roll.Roll, error) {
+	said.By, said.N = actor(p), step
+	return c.act(ctx, p, access.ReportStep, id, said)
+}
+
 // What replan does with versions that others made.
 const (
 	StrangersAdopt     = "adopt"

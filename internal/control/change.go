@@ -68,7 +68,10 @@ func (c *Control) ApproveChange(ctx context.Context, p access.Principal, tenantI
 	if errors.Is(err, store.ErrStale) || errors.Is(err, store.ErrExists) {
 		return out, c.stale(ctx, change)
 	}
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	return c.probe(ctx, out), nil
 }
 
 // RejectChange ends a change without carrying it out. Who asked for it may

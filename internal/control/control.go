@@ -27,6 +27,9 @@ type surveyor interface {
 	Grantee(inv roll.Inventory) roll.Grantee
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Check(inv roll.Inventory) error
+	// Probe chooses the transports of a tenant by read-only looks; a place that
+	// cannot be decided now is missing.
+	Probe(ctx context.Context, inv roll.Inventory) map[string]roll.ChosenTransport
 }
 
 // DefaultApprovalPatience is how long a plan waits for its approval.
@@ -118,7 +121,8 @@ func (c *Control) tenant(ctx context.Context, id string) (store.Tenant, error) {
 	return t, nil
 }
 
-// look reads what Microsoft has. A read that the end of ctx cut off is no
+// look reads what Microsoft has, and records which transports it has chosen.
+// A read that the end of ctx cut off is no
 // finding about the tenant, so it fails as a whole: *UnavailableError.
 func (c *Control) look(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	obs, err := c.survey.Survey(ctx, inv)
@@ -128,7 +132,7 @@ func (c *Control) look(ctx context.Context, inv roll.Inventory) (roll.Observatio
 	if err != nil {
 		return obs, &UnavailableError{Err: err}
 	}
-	return obs, nil
+	return obs, c.store.NoteTransports(ctx, inv, obs.Transports)
 }
 
 // Plan is a dry run of a roll. It changes nothing and needs no reason. Errors:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/roll"
@@ -67,7 +68,30 @@ func (c *Control) Declare(ctx context.Context, p access.Principal, inv roll.Inve
 		}
 		return out, &VersionError{Have: now.Version, Want: version}
 	}
-	return out, err
+	if err != nil {
+		return out, err
+	}
+	return c.probe(ctx, out), nil
+}
+
+// probePatience is how long a declaration waits for the probe of its transports.
+const probePatience = 20 * time.Second
+
+// probe finds out by which transports the tenant can be changed, and records
+// it. It holds up no declaration: what cannot be found out now, the next plan
+// finds out.
+func (c *Control) probe(ctx context.Context, t store.Tenant) store.Tenant {
+	bounded, cancel := context.WithTimeout(ctx, probePatience)
+	defer cancel()
+	chosen := c.survey.Probe(bounded, t.Inventory)
+	if err := c.store.NoteTransports(ctx, t.Inventory, chosen); err != nil {
+		return t
+	}
+	now, err := c.store.Tenant(ctx, t.Inventory.TenantID)
+	if err != nil {
+		return t
+	}
+	return now
 }
 
 // replaces reads the declaration that one over version takes the place of.

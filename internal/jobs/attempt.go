@@ -151,6 +151,9 @@ func (a *attempt) preflight(ctx context.Context) roll.Event {
 	for _, k := range a.roll.Plan.Keys {
 		keys = append(keys, k.Again())
 	}
+	if err := a.d.store.NoteTransports(ctx, a.inv, obs.Transports); err != nil {
+		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the chosen transports could not be written")
+	}
 	plan, err := roll.Build(a.inv, roll.Resolved{Request: a.roll.Request, Keys: keys}, obs, a.now())
 	if err != nil {
 		return a.failed(err)

@@ -136,7 +136,7 @@ func (l *lane) plan(done []roll.Event) ([]roll.Event, []job) {
 		}
 		s, _ := r.StepByN(w.N)
 		if !w.Poll {
-			run, settle := l.d.cfg.budget(s.Kind)
+			run, settle := l.d.cfg.budget(r, s)
 			ev := roll.Begun{N: w.N, Worker: l.d.worker, RunFor: run, Settle: settle, Takeover: w.Takeover}
 			if _, _, err := r.Apply(ev, now); err != nil {
 				continue
@@ -195,7 +195,7 @@ func (l *lane) start(work []job) {
 				}
 				l.results <- out
 			}()
-			run, _ := l.d.cfg.budget(s.Kind)
+			run, _ := l.d.cfg.budget(a.roll, s)
 			if !j.work.Poll && s.RunUntil != nil {
 				// The intent's deadline counts from the claim, not from its commit.
 				run = min(run, s.RunUntil.Sub(l.d.store.Now()))

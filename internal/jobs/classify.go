@@ -63,6 +63,7 @@ var forbidden = map[string]string{
 	msapi.ServiceExchange:   "grant Keyroll's application Exchange.ManageAsApp and a role that may run the data encryption policy cmdlets; then retry",
 	msapi.ServiceSharePoint: "grant Keyroll's application Sites.FullControl.All on SharePoint with admin consent, and use a certificate; then retry",
 	msapi.ServiceLogs:       "grant Keyroll's application Log Analytics Reader on the declared workspace; then retry",
+	msapi.ServiceAutomation: "grant Keyroll's application the role Automation Job Operator and Reader on the Automation account, and the account's own identity what docs/transports.md lists; then retry",
 	msapi.ServiceEntra:      "check Keyroll's credential for this tenant, then retry",
 }
 

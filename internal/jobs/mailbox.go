@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 
+	"github.com/keyroll/keyroll/internal/roll"
 	"github.com/keyroll/keyroll/internal/store"
 )
 
@@ -29,7 +30,11 @@ func (d *Driver) lookAtMailbox(ctx context.Context, w store.MailboxWatch) error 
 	if err != nil {
 		return err
 	}
-	m, err := d.tenants.Mail(t.Inventory)
+	via := t.Inventory.Reader(roll.Place(roll.Exchange, ""))
+	if via == roll.ReadsNothing {
+		return nil // nothing shows it; the roll has said so
+	}
+	m, err := d.tenants.Mail(t.Inventory, via)
 	if err != nil {
 		return err
 	}

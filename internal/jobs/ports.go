@@ -41,18 +41,41 @@ type sites interface {
 	Roll(ctx context.Context, slot roll.Slot, vault, key, version, opID string) (roll.SharePointObservation, error)
 }
 
+// runbook knows what became of an effect that was given to a runbook job named
+// by the operation's id. It changes nothing and may be asked again at will; an
+// error means that the fate is not known now.
+type runbook interface {
+	Fate(ctx context.Context, opID string) (roll.Fate, error)
+}
+
+// Runbooks are the ports of a transport whose effects can be asked after.
+type (
+	runbookMail interface {
+		mail
+		runbook
+	}
+	runbookSites interface {
+		sites
+		runbook
+	}
+)
+
 // Tenants gives the connectors of a tenant, and reads it as a whole. Through
 // makes it of the real gateway; there is no other implementation in production code.
 type Tenants interface {
 	Vault(inv roll.Inventory, k roll.Key) (vault, error)
-	Mail(inv roll.Inventory) (mail, error)
-	Sites(inv roll.Inventory, geo string) (sites, error)
+	// Mail and Sites are those of a transport: native, or by runbook.
+	Mail(inv roll.Inventory, via roll.Transport) (mail, error)
+	Sites(inv roll.Inventory, geo string, via roll.Transport) (sites, error)
+	// Runbook is that of a place, for effects of transport Automation.
+	Runbook(inv roll.Inventory, place string) (runbook, error)
 	// Survey reads everything; its error joins failures that will pass.
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	// Discover reads everything for a comparison, likewise.
 	Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	// Policy reads one policy and the newest version of each of its keys: what rule 5 asks about.
-	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+	// By roll.ReadsNothing only the keys are read.
+	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy, via roll.Transport) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
 	// Look reads a key for the ledger, the recorded versions each for itself
 	// where the vault's list leaves one out. It sends reads only. A nil error
 	// means that the vault answered; else nothing is known.
@@ -65,28 +88,51 @@ type Tenants interface {
 
 // Connectors is what a gateway to Microsoft offers: its own connectors, which
 // must satisfy the ports.
-type Connectors[V vault, M mail, S sites] interface {
+type Connectors[V vault, M mail, S sites, RM runbookMail, RS runbookSites] interface {
 	Vault(inv roll.Inventory, k roll.Key) (V, error)
 	Exchange(inv roll.Inventory) (M, error)
 	SharePoint(inv roll.Inventory, geo string) (S, error)
+	ExchangeRunbook(inv roll.Inventory) (RM, error)
+	SharePointRunbook(inv roll.Inventory, geo string) (RS, error)
 	Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
 	Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error)
-	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
+	Policy(ctx context.Context, inv roll.Inventory, p roll.Policy, via roll.Transport) (roll.PolicyObservation, map[string]roll.KeyObservation, error)
 	Look(ctx context.Context, inv roll.Inventory, k roll.Key, recorded []string) (roll.LedgerLook, error)
 	Uses(ctx context.Context, inv roll.Inventory, refs []roll.KeyRef, since time.Time) ([]roll.KeyUse, error)
 }
 
 // Through makes Tenants of a gateway's connectors.
-func Through[V vault, M mail, S sites](c Connectors[V, M, S]) Tenants { return through[V, M, S]{c} }
+func Through[V vault, M mail, S sites, RM runbookMail, RS runbookSites](c Connectors[V, M, S, RM, RS]) Tenants {
+	return through[V, M, S, RM, RS]{c}
+}
 
-type through[V vault, M mail, S sites] struct{ Connectors[V, M, S] }
+type through[V vault, M mail, S sites, RM runbookMail, RS runbookSites] struct {
+	Connectors[V, M, S, RM, RS]
+}
 
-func (t through[V, M, S]) Vault(inv roll.Inventory, k roll.Key) (vault, error) {
+func (t through[V, M, S, RM, RS]) Vault(inv roll.Inventory, k roll.Key) (vault, error) {
 	return t.Connectors.Vault(inv, k)
 }
-func (t through[V, M, S]) Mail(inv roll.Inventory) (mail, error) { return t.Exchange(inv) }
-func (t through[V, M, S]) Sites(inv roll.Inventory, geo string) (sites, error) {
+
+func (t through[V, M, S, RM, RS]) Mail(inv roll.Inventory, via roll.Transport) (mail, error) {
+	if via == roll.Automation {
+		return t.ExchangeRunbook(inv)
+	}
+	return t.Exchange(inv)
+}
+
+func (t through[V, M, S, RM, RS]) Sites(inv roll.Inventory, geo string, via roll.Transport) (sites, error) {
+	if via == roll.Automation {
+		return t.SharePointRunbook(inv, geo)
+	}
 	return t.SharePoint(inv, geo)
+}
+
+func (t through[V, M, S, RM, RS]) Runbook(inv roll.Inventory, place string) (runbook, error) {
+	if w, geo := roll.SplitPlace(place); w == roll.SharePoint {
+		return t.SharePointRunbook(inv, geo)
+	}
+	return t.ExchangeRunbook(inv)
 }
 
 // Config says how patiently the workers work. The zero value of a member means
@@ -103,11 +149,19 @@ type Config struct {
 	// Call bounds one attempt of a step, by service: Key Vault 30 s, Exchange
 	// 15 min (its cmdlets end on the server by then), SharePoint 2 min.
 	CallKeyVault, CallExchange, CallSharePoint, CallRead time.Duration
+	// CallAutomation bounds an attempt whose calls are runbook jobs (15 min: it
+	// has several, of a minute or more each); a job that takes longer is waited
+	// for without a worker.
+	CallAutomation time.Duration
 	// Settle is how long after a call's deadline its effect may still land.
 	SettleKeyVault, SettleExchange, SettleSharePoint time.Duration
+	// SettleAutomation is how long after it a job may still be taken in (5 min).
+	SettleAutomation time.Duration
 	// Poll is how often SharePoint is asked (1 min), QueueCheck how often the
 	// place in its queue (30 s).
 	Poll, QueueCheck time.Duration
+	// PollRunbook is how often SharePoint is asked by runbook (15 min): each look is a job.
+	PollRunbook time.Duration
 	// Dwell and Reads: without having seen Rolling, a SharePoint roll is done
 	// after Reads equal answers over Dwell (3 in 15 min).
 	Dwell time.Duration
@@ -149,10 +203,13 @@ func (c Config) WithDefaults() Config {
 	def(&c.CallExchange, 15*time.Minute)
 	def(&c.CallSharePoint, 2*time.Minute)
 	def(&c.CallRead, time.Minute)
+	def(&c.CallAutomation, 15*time.Minute)
 	def(&c.SettleKeyVault, time.Minute)
 	def(&c.SettleExchange, 15*time.Minute)
 	def(&c.SettleSharePoint, 5*time.Minute)
+	def(&c.SettleAutomation, 5*time.Minute)
 	def(&c.Poll, time.Minute)
+	def(&c.PollRunbook, 15*time.Minute)
 	def(&c.QueueCheck, 30*time.Second)
 	def(&c.Dwell, 15*time.Minute)
 	def(&c.Mailbox, 30*time.Minute)
@@ -177,8 +234,17 @@ func (c Config) WithDefaults() Config {
 }
 
 // budget is how long one attempt of a step may take, and how long after it an
-// effect may still land.
-func (c Config) budget(k roll.StepKind) (run, settle time.Duration) {
+// effect may still land. Where runbooks may be asked, it has to last for jobs.
+func (c Config) budget(r roll.Roll, s roll.Step) (run, settle time.Duration) {
+	run, settle = c.direct(s.Kind)
+	if s.Params.Transport != roll.Native || s.Kind == roll.Preflight && r.Plan.Runbooks {
+		run, settle = max(run, c.CallAutomation), max(settle, c.SettleAutomation)
+	}
+	return run, settle
+}
+
+// direct is the budget of a step whose calls are answered by the service itself.
+func (c Config) direct(k roll.StepKind) (run, settle time.Duration) {
 	switch k {
 	case roll.CreateKeyVersion:
 		return c.CallKeyVault, c.SettleKeyVault
@@ -192,9 +258,9 @@ func (c Config) budget(k roll.StepKind) (run, settle time.Duration) {
 
 // longest is the longest attempt of any step.
 func (c Config) longest() time.Duration {
-	var out time.Duration
+	out := c.CallAutomation
 	for _, k := range roll.StepKinds() {
-		run, _ := c.budget(k)
+		run, _ := c.direct(k)
 		out = max(out, run)
 	}
 	return out

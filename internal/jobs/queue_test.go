@@ -227,7 +227,7 @@ type shaky struct {
 	panics int
 }
 
-func (s *shaky) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
+func (s *shaky) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy, via roll.Transport) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
 	s.mu.Lock()
 	n := s.panics
 	s.panics--
@@ -235,7 +235,7 @@ func (s *shaky) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (
 	if n > 0 {
 		panic("a fault of Keyroll")
 	}
-	return s.Tenants.Policy(ctx, inv, p)
+	return s.Tenants.Policy(ctx, inv, p, via)
 }
 
 func (h *house) workWith(t jobs.Tenants, cfg jobs.Config) {

@@ -204,9 +204,9 @@ type cutting struct {
 	cut  func()
 }
 
-func (c *cutting) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
+func (c *cutting) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy, via roll.Transport) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
 	c.now()
-	return c.Tenants.Policy(ctx, inv, p)
+	return c.Tenants.Policy(ctx, inv, p, via)
 }
 
 func (c *cutting) Survey(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/keyroll/keyroll/internal/roll"
 )
@@ -20,13 +21,16 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if fault != nil {
 		return a.fault(fault)
 	}
-	s, err := a.d.tenants.Sites(a.inv, a.step.Geo)
-	if err != nil {
-		return a.failed(err)
-	}
 	rk, _ := a.roll.KeyByID(k.ID)
 	if rk.NewVersion == "" {
 		return a.halt("no_version", "no version of key "+k.ID+" is recorded", "replan")
+	}
+	if a.step.Params.Transport == roll.Manual && !a.poll {
+		return a.rollByHand(ctx, p, k, rk.NewVersion)
+	}
+	s, err := a.d.tenants.Sites(a.inv, a.step.Geo, a.reads(roll.SharePoint, a.step.Geo))
+	if err != nil {
+		return a.failed(err)
 	}
 	switch {
 	case a.poll:
@@ -45,10 +49,8 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if ev := a.slotReady(ctx, s, p, k, rk.NewVersion); ev != nil {
 		return ev
 	}
-	if held, err := a.d.store.HoldsLease(ctx, a.roll.TenantID, a.step.Params.Scope, a.roll.ID); err != nil {
-		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the lease could not be read")
-	} else if !held {
-		return a.halt("lease_lost", "this roll does not hold the right to change SharePoint keys any more: two people released it", "make sure that no other operation runs, then retry")
+	if ev := a.underLease(ctx); ev != nil {
+		return ev
 	}
 	// Once more, just before the call.
 	if ev := a.slotReady(ctx, s, p, k, rk.NewVersion); ev != nil {
@@ -61,7 +63,23 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if err != nil {
 		return a.rollFailed(ctx, s, err)
 	}
-	return a.done(roll.Result{Version: rk.NewVersion, SeenRolling: seen.Status == roll.Rolling, Source: "SharePoint took the roll"})
+	return a.done(roll.Result{Version: rk.NewVersion, SeenRolling: seen.Status == roll.Rolling, Source: a.took()})
+}
+
+// took says that SharePoint took the roll, and by which way.
+func (a *attempt) took() string {
+	return "SharePoint took the roll, " + a.step.Params.Transport.By(roll.SharePoint)
+}
+
+// underLease returns the event that ends the attempt where the roll does not
+// hold the right to SharePoint.
+func (a *attempt) underLease(ctx context.Context) roll.Event {
+	if held, err := a.d.store.HoldsLease(ctx, a.roll.TenantID, a.step.Params.Scope, a.roll.ID); err != nil {
+		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the lease could not be read")
+	} else if !held {
+		return a.halt("lease_lost", "this roll does not hold the right to change SharePoint keys any more: two people released it", "make sure that no other operation runs, then retry")
+	}
+	return nil
 }
 
 // slotReady is the rule before a SharePoint operation: nothing rolls, and the
@@ -79,6 +97,11 @@ func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.
 	case roll.Recovering:
 		return a.halt("sharepoint_recovering", "SharePoint is recovering with the availability key", "wait for Microsoft's recovery to end, then retry")
 	default:
+		if a.settle {
+			// A line was shown to people, and this may be it.
+			return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.pollPause()),
+				Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
+		}
 		return a.external(seen)
 	}
 	if taken, exact := roll.SlotTaken(k, seen.SlotURI(a.step.Slot), version); taken && exact {
@@ -131,7 +154,7 @@ func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Eve
 	}
 	if !c.Passing {
 		if seen, err := s.Status(ctx); err == nil && seen.Status == roll.Rolling {
-			return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
+			return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.pollPause()), NotApplied: true,
 				Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
 		}
 	}
@@ -142,6 +165,14 @@ func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Eve
 // never sent again while SharePoint rolls or could still begin to.
 func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version string) roll.Event {
 	past := a.deadlinePassed() // before the look: what it does not show may begin while it is on its way
+	var refused error
+	if a.step.Params.Transport == roll.Automation {
+		ev, failed := a.settleRollJob(ctx, version)
+		if ev != nil {
+			return ev
+		}
+		refused = failed
+	}
 	seen, err := s.Status(ctx)
 	if err != nil {
 		return a.failed(err)
@@ -153,13 +184,18 @@ func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version s
 	case seen.Status == roll.Registered && taken && a.step.SeenRolling:
 		return a.done(roll.Result{Version: version, SeenRolling: true, Unproven: true, Source: "the answer was lost, and SharePoint was seen rolling before that operation could land no more; " + noVersion})
 	case seen.Status != roll.Registered && seen.Status != roll.Unregistered:
-		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.d.cfg.Poll),
+		return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitOwnUnproven, Until: a.now().Add(a.pollPause()),
 			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
 	case !past:
 		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
 	}
 	if taken && !exact {
 		return a.unproven()
+	}
+	if refused != nil && !a.step.SeenRolling {
+		// The cmdlet failed, and nothing came of it: sent again it would fail again.
+		c := a.d.cfg.classify(refused, a.step.Attempt)
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, NotApplied: true}
 	}
 	return a.notApplied()
 }
@@ -205,7 +241,7 @@ func (a *attempt) watchRoll(ctx context.Context, s sites) roll.Event {
 	if !inFlight(seen.Status) && !(a.settle && seen.Status == roll.Recovering) {
 		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now()}
 	}
-	until := a.now().Add(a.d.cfg.Poll)
+	until := a.now().Add(a.pollPause())
 	look := roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: a.settle && seen.Status == roll.Rolling}
 	if a.step.Seen == look.Seen && samePercent(a.step.Percent, look.Percent) && (a.step.SeenRolling || !look.Rolling) {
 		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: look}
@@ -220,7 +256,7 @@ func inFlight(s roll.SharePointStatus) bool {
 
 // external waits for an operation that Keyroll did not begin.
 func (a *attempt) external(seen roll.SharePointObservation) roll.Event {
-	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.d.cfg.Poll), NotApplied: true,
+	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitExternal, Until: a.now().Add(a.pollPause()), NotApplied: true,
 		Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent)}}
 }
 
@@ -230,7 +266,11 @@ func (a *attempt) await(ctx context.Context) roll.Event {
 	if fault != nil {
 		return a.fault(fault)
 	}
-	s, err := a.d.tenants.Sites(a.inv, a.step.Geo)
+	via := a.reads(roll.SharePoint, a.step.Geo)
+	if via == roll.ReadsNothing {
+		return a.awaitByHand(k)
+	}
+	s, err := a.d.tenants.Sites(a.inv, a.step.Geo, via)
 	if err != nil {
 		return a.failed(err)
 	}
@@ -303,7 +343,7 @@ func (a *attempt) look(seen roll.SharePointObservation) roll.Look {
 
 // watch goes on watching: quietly where nothing has changed.
 func (a *attempt) watch(l roll.Look) roll.Event {
-	until := a.now().Add(a.d.cfg.Poll)
+	until := a.now().Add(a.pollPause())
 	if a.step.State == roll.StepWaiting && a.step.WaitingFor == roll.WaitMicrosoft && a.step.Seen == l.Seen &&
 		samePercent(a.step.Percent, l.Percent) && (a.step.SeenRolling || !l.Rolling) {
 		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: l}
@@ -318,11 +358,19 @@ func (a *attempt) pollFailed(err error) roll.Event {
 	if !c.Passing {
 		return a.failed(err)
 	}
-	until := a.now().Add(max(c.After, a.d.cfg.Poll))
+	until := a.now().Add(max(c.After, a.pollPause()))
 	if a.step.State == roll.StepWaiting {
 		return roll.Polled{N: a.step.N, Epoch: a.step.Epoch, Until: until, Look: roll.Look{EqualReads: 0}}
 	}
 	return roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitMicrosoft, Until: until}
+}
+
+// pollPause is the pause between two looks at SharePoint: by runbook each is a job.
+func (a *attempt) pollPause() time.Duration {
+	if a.reads(roll.SharePoint, a.step.Geo) == roll.Automation {
+		return a.d.cfg.PollRunbook
+	}
+	return a.d.cfg.Poll
 }
 
 // whole rounds a percentage down: a step of less than one percent over days is

@@ -99,6 +99,8 @@ func policyKinds() []FindingKind {
 		e("policy_keys_versioned", seenExchange, "a policy that names a version takes up no new one", "have the policy name its keys without a version"),
 		e("undeclared_policy_uses_key", seenExchange, "a policy that is not declared would keep the old version unseen", "declare the policy"),
 		e("sharepoint_unreadable", seenSharePoint, "what cannot be read cannot be rolled", "grant Keyroll's application Sites.FullControl.All with a certificate, and check the geo's admin URL"),
+		{Code: "policy_unreadable_manual", Level: LevelNotChecked, Seen: seenExchange, Means: "declared manual, and Keyroll cannot look itself: a person checks the policy before the cmdlet, and what is known of the end is that person's word", Remedy: "grant Keyroll's application the Exchange role that reads data encryption policies"},
+		{Code: "sharepoint_unreadable_manual", Level: LevelNotChecked, Seen: seenSharePoint, Means: "declared manual, and Keyroll cannot look itself: a person checks the slots before the cmdlet, and what is known of the end is that person's word", Remedy: "grant Keyroll's application Sites.FullControl.All with a certificate"},
 		e("sharepoint_not_registered", seenSharePoint, "a key is rolled only where SharePoint is Registered", "wait for it, or speak to Microsoft support"),
 		e(CodeSlotMismatch, seenSharePoint, "a swapped declaration could put one key into both slots", "correct which key is primary and which is secondary"),
 	}

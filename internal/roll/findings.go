@@ -67,6 +67,10 @@ func (c *inspection) warn(subject, code, seen, remedy string) {
 	c.found = append(c.found, Finding{Code: code, Level: LevelWarning, Subject: subject, Seen: seen, Remedy: remedy})
 }
 
+func (c *inspection) notChecked(subject, code, seen, remedy string) {
+	c.found = append(c.found, Finding{Code: code, Level: LevelNotChecked, Subject: subject, Seen: seen, Remedy: remedy})
+}
+
 func (c *inspection) fault(subject string, f *Fault) {
 	if f != nil {
 		c.err(subject, f.Code, f.Seen, f.Remedy)
@@ -228,9 +232,19 @@ func (c *inspection) vaults(p PlanPolicy) {
 	}
 }
 
+// byHand: the declaration itself has the place changed by hand. A transport
+// that is manual only because nothing else works excuses no failed read.
+func (c *inspection) byHand(place string) bool {
+	return c.inv.DeclaredTransport(place) == string(Manual)
+}
+
 func (c *inspection) exchange(p PlanPolicy) {
 	subject := "policy:" + p.ID
 	if t, ok := c.obs.Troubles[p.Workload]; ok {
+		if c.byHand(Place(p.Workload, "")) {
+			c.notChecked(subject, "policy_unreadable_manual", "reading "+string(p.Workload)+" policies failed: "+t.Detail+"; the declaration has them refreshed by hand", "the person who runs the cmdlet looks first that the policy is enabled, has no purge requested and names the declared keys; or grant Keyroll's application the Exchange role that reads data encryption policies")
+			return
+		}
 		c.err(subject, "policy_unreadable", "reading "+string(p.Workload)+" policies failed: "+t.Detail, "grant Keyroll's application the Exchange role that reads data encryption policies")
 		return
 	}
@@ -250,6 +264,10 @@ func (c *inspection) sharePoint(p PlanPolicy) {
 		detail := "it was not read"
 		if seen.Trouble != nil {
 			detail = seen.Trouble.Detail
+		}
+		if c.byHand(Place(SharePoint, p.Geo)) {
+			c.notChecked(subject, "sharepoint_unreadable_manual", "reading SharePoint's key status of geo "+p.Geo+" failed: "+detail+"; the declaration has its keys rolled by hand", "the person who runs the cmdlet looks first that SharePoint is Registered and that the slot names the declared key and its old version; or grant Keyroll's application Sites.FullControl.All with a certificate")
+			return
 		}
 		c.err(subject, "sharepoint_unreadable", "reading SharePoint's key status of geo "+p.Geo+" failed: "+detail, "grant Keyroll's application Sites.FullControl.All with a certificate, and check the geo's admin URL")
 		return

@@ -26,6 +26,8 @@ type Plan struct {
 	EstimateSeconds int64             `json:"estimate_seconds"`
 	// Emergency: the roll goes through change windows and freezes.
 	Emergency bool `json:"emergency,omitempty"`
+	// Runbooks: reading the tenant may take jobs of its Automation account.
+	Runbooks bool `json:"runbooks,omitempty"`
 }
 
 // PlanKey is a root key in a plan. In OtherKeys it is one that a policy of the

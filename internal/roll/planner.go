@@ -22,7 +22,7 @@ func Build(inv Inventory, req Resolved, obs Observation, now time.Time) (Plan, e
 	for _, k := range req.Keys {
 		b.versions[k.ID] = k
 	}
-	b.plan = Plan{TenantID: inv.TenantID, MadeAt: now, Emergency: req.Request.Emergency != nil}
+	b.plan = Plan{TenantID: inv.TenantID, MadeAt: now, Emergency: req.Request.Emergency != nil, Runbooks: inv.Automation != nil}
 	b.aim(req.Request.Replace)
 	b.collectPolicies()
 	b.collectKeys()

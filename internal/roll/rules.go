@@ -31,6 +31,12 @@ func CheckRefresh(inv Inventory, p Policy, seen PolicyObservation, keys map[stri
 	if f := checkPolicy(inv, p, seen); f != nil {
 		return f
 	}
+	return CheckKeys(inv, p, keys, expected, now)
+}
+
+// CheckKeys is the half of rule 5 that the vaults answer: each key's newest
+// version is the expected one and usable.
+func CheckKeys(inv Inventory, p Policy, keys map[string]KeyObservation, expected map[string]string, now time.Time) *Fault {
 	for _, id := range p.KeyIDs() {
 		k, ok := inv.KeyByID(id)
 		if !ok {

@@ -247,6 +247,18 @@ func (inv Inventory) ReadsBy(place string, via Transport) Transport {
 	return ReadsNothing
 }
 
+// Reader is the transport by which a place is read outside of any step: the
+// recorded one, or the native one where nothing is recorded yet.
+func (inv Inventory) Reader(place string) Transport {
+	if c, ok := inv.Recorded[place]; ok {
+		return c.Reads
+	}
+	if inv.DeclaredTransport(place) == string(Automation) {
+		return Automation
+	}
+	return Native
+}
+
 // Fate is what became of an effect that was given to a runbook.
 type Fate struct {
 	// Found: the job exists. Ended: it can change nothing any more. Stuck: it

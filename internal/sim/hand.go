@@ -241,3 +241,31 @@ func (w *World) SetTrap(on bool) {
 	defer w.mu.Unlock()
 	w.trap = on
 }
+
+// RefreshByHand makes a policy (by GUID or name) take up its keys' newest
+// versions, as an administrator would from a shell.
+func (w *World) RefreshByHand(tenant, identity string) error {
+	now := w.lock()
+	defer w.mu.Unlock()
+	t := w.tenantOf(tenant)
+	if t == nil {
+		return fmt.Errorf("tenant %q: %w", tenant, ErrUnknown)
+	}
+	p := t.policyOf(identity, "")
+	if p == nil {
+		return fmt.Errorf("policy %q: %w", identity, ErrUnknown)
+	}
+	versions, err := t.takeUp(p, now)
+	if err != nil {
+		return fmt.Errorf("refreshing by hand: %w: %w", ErrRefused, err)
+	}
+	e := Effect{Start: now, End: now, Service: ServiceExchange, Operation: OpSetDEP, Tenant: t.id, Target: p.GUID, Applied: true, By: byHand}
+	if p.Workload == WorkloadMulti {
+		e.Operation = OpSetM365DEP
+	}
+	for _, v := range versions {
+		e.Versions = append(e.Versions, v.kid())
+	}
+	w.witness(e)
+	return nil
+}

@@ -33,7 +33,8 @@ const subjectHeads = `
   UNION ALL SELECT 'lease/' || tenant_id || '/' || scope, version, audit_chain, '' FROM sharepoint_leases WHERE version > 0
   UNION ALL SELECT 'mailbox/' || roll_id || '/' || policy_id || '/' || mailbox, version, audit_chain, '' FROM mailbox_watches WHERE version > 0
   UNION ALL SELECT 'ledger/' || tenant_id || '/' || vault_host || '/' || key, version, audit_chain, '' FROM ledger_keys WHERE version > 0
-  UNION ALL SELECT 'drift/' || tenant_id, version, audit_chain, '' FROM tenant_comparisons WHERE version > 0`
+  UNION ALL SELECT 'drift/' || tenant_id, version, audit_chain, '' FROM tenant_comparisons WHERE version > 0
+  UNION ALL SELECT 'transport/' || tenant_id || '/' || place, version, audit_chain, '' FROM tenant_transports`
 
 // VerifyAudit holds every entry of the log against the subjects' versions and
 // digests, in one snapshot. progress, where not nil, is told how many entries

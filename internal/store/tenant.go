@@ -26,17 +26,21 @@ type Tenant struct {
 	RetiredAt  *time.Time
 }
 
-const selectTenants = `SELECT id::text, version, declaration, declared_at, updated_at, retired_at FROM tenants `
+const selectTenants = `SELECT id::text, version, declaration, declared_at, updated_at, retired_at, ` + selectTransports + ` FROM tenants `
 
 func scanTenant(row pgx.CollectableRow) (Tenant, error) {
 	var t Tenant
 	var id string
-	var raw []byte
-	if err := row.Scan(&id, &t.Version, &raw, &t.DeclaredAt, &t.UpdatedAt, &t.RetiredAt); err != nil {
+	var raw, chosen []byte
+	if err := row.Scan(&id, &t.Version, &raw, &t.DeclaredAt, &t.UpdatedAt, &t.RetiredAt, &chosen); err != nil {
 		return t, fmt.Errorf("reading a tenant: %w", err)
 	}
 	if err := json.Unmarshal(raw, &t.Inventory); err != nil {
 		return t, fmt.Errorf("decoding tenant %s: %w", id, err)
+	}
+	var err error
+	if t.Inventory.Recorded, err = transports(chosen); err != nil {
+		return t, fmt.Errorf("reading tenant %s: %w", id, err)
 	}
 	return t, nil
 }

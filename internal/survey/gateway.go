@@ -13,6 +13,7 @@ import (
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore"
 
 	"github.com/keyroll/keyroll/internal/arm"
+	"github.com/keyroll/keyroll/internal/automation"
 	"github.com/keyroll/keyroll/internal/exchange"
 	"github.com/keyroll/keyroll/internal/keylog"
 	"github.com/keyroll/keyroll/internal/keyvault"
@@ -28,19 +29,20 @@ type Gateway struct {
 	opts   []msapi.Option
 	clouds msapi.Clouds
 
-	mu     sync.Mutex
-	vaults map[string]*keyvault.Client
-	geos   map[string]*sharepoint.Client
-	exos   map[string]*exchange.Client
-	arms   map[string]*arm.Client
-	logs   map[string]*keylog.Client
+	mu       sync.Mutex
+	vaults   map[string]*keyvault.Client
+	geos     map[string]*sharepoint.Client
+	exos     map[string]*exchange.Client
+	arms     map[string]*arm.Client
+	accounts map[string]*automation.Client
+	logs     map[string]*keylog.Client
 }
 
 // NewGateway makes a gateway over the credentials and the HTTP client that all
 // connectors use.
 func NewGateway(creds *msapi.Credentials, hc *http.Client, opts ...msapi.Option) *Gateway {
 	return &Gateway{creds: creds, hc: hc, opts: opts, clouds: msapi.NewOptions(opts...).Clouds, vaults: map[string]*keyvault.Client{},
-		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}, arms: map[string]*arm.Client{}, logs: map[string]*keylog.Client{}}
+		geos: map[string]*sharepoint.Client{}, exos: map[string]*exchange.Client{}, arms: map[string]*arm.Client{}, logs: map[string]*keylog.Client{}, accounts: map[string]*automation.Client{}}
 }
 
 // Cloud gives the cloud that the declaration names: one of the table, or one
@@ -188,6 +190,11 @@ func (g *Gateway) Check(inv roll.Inventory) error {
 		}
 		if cloud.LogAnalyticsURL == "" {
 			return &roll.InvalidError{Pointer: "/diagnostics", Detail: "cloud " + cloud.Name + " has no host for Log Analytics"}
+		}
+	}
+	if inv.Automation != nil {
+		if err := automation.CheckAccount(inv.Automation.Account); err != nil {
+			return &roll.InvalidError{Pointer: "/automation/account", Detail: err.Error()}
 		}
 	}
 	if _, err := g.creds.For(inv.Credential, inv.TenantID, cloud, g.hc); err != nil {

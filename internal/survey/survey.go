@@ -33,26 +33,33 @@ func (g *Gateway) Survey(ctx context.Context, inv roll.Inventory) (roll.Observat
 // assigned: for comparisons, which a plan's patience does not depend on.
 func (g *Gateway) Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	s := g.surveyor(inv)
+	s.assigned = true
 	s.readAll(ctx, inv.UsesExchange())
-	if inv.UsesExchange() {
-		s.read(func() { s.assignment(ctx) })
-	}
 	return s.end()
+}
+
+// Probe reads what has a transport, and returns which one each place has; one
+// that cannot be decided now is missing.
+func (g *Gateway) Probe(ctx context.Context, inv roll.Inventory) map[string]roll.ChosenTransport {
+	s := g.surveyor(inv)
+	s.readPlaces(ctx, inv.UsesExchange())
+	s.wait.Wait()
+	return s.obs.Transports
 }
 
 // Explore reads everything that can be read without a declaration: all
 // policies, the assignment, and the geos and keys that inv happens to name.
 func (g *Gateway) Explore(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	s := g.surveyor(inv)
+	s.assigned = true
 	s.readAll(ctx, true)
-	s.read(func() { s.assignment(ctx) })
 	return s.end()
 }
 
 func (g *Gateway) surveyor(inv roll.Inventory) *surveyor {
 	return &surveyor{g: g, inv: inv, slots: make(chan struct{}, parallel), obs: roll.Observation{At: time.Now().UTC(),
 		Keys: map[string]roll.KeyObservation{}, Policies: map[string]roll.PolicyObservation{},
-		SharePoint: map[string]roll.SharePointObservation{}, Troubles: map[roll.Workload]roll.Trouble{}}}
+		SharePoint: map[string]roll.SharePointObservation{}, Troubles: map[roll.Workload]roll.Trouble{}, Transports: map[string]roll.ChosenTransport{}}}
 }
 
 // readAll begins to read all keys and geos. A tenant with only SharePoint
@@ -63,10 +70,13 @@ func (s *surveyor) readAll(ctx context.Context, exchange bool) {
 	for _, k := range s.inv.Keys {
 		s.read(func() { s.key(ctx, k) })
 	}
+	s.readPlaces(ctx, exchange)
+}
+
+// readPlaces begins to read what has a transport.
+func (s *surveyor) readPlaces(ctx context.Context, exchange bool) {
 	if exchange {
-		for _, w := range []roll.Workload{roll.MultiWorkload, roll.Exchange} {
-			s.read(func() { s.policies(ctx, w) })
-		}
+		s.read(func() { s.exchange(ctx) })
 	}
 	for _, geo := range s.inv.SharePoint.Geos {
 		s.read(func() { s.geo(ctx, geo) })
@@ -83,6 +93,8 @@ type surveyor struct {
 	inv   roll.Inventory
 	slots chan struct{}
 	wait  sync.WaitGroup
+	// assigned: the assignment is read too.
+	assigned bool
 
 	mu      sync.Mutex
 	obs     roll.Observation
@@ -199,12 +211,8 @@ func notFound(err error) bool {
 	return ok && e.Service == msapi.ServiceKeyVault && e.Kind == msapi.KindNotFound
 }
 
-func (s *surveyor) policies(ctx context.Context, w roll.Workload) {
-	c, err := s.g.Exchange(s.inv)
-	var found []roll.PolicyObservation
-	if err == nil {
-		found, err = c.Policies(ctx, w)
-	}
+// policies enters what was read of a workload.
+func (s *surveyor) policies(w roll.Workload, found []roll.PolicyObservation, err error) {
 	if err != nil {
 		t := s.trouble(err)
 		s.mu.Lock()
@@ -230,12 +238,7 @@ func (s *surveyor) policies(ctx context.Context, w roll.Workload) {
 	}
 }
 
-func (s *surveyor) assignment(ctx context.Context) {
-	c, err := s.g.Exchange(s.inv)
-	var o roll.AssignmentObservation
-	if err == nil {
-		o, err = c.Assignment(ctx)
-	}
+func (s *surveyor) assignment(o roll.AssignmentObservation, err error) {
 	if err != nil {
 		o = roll.AssignmentObservation{Trouble: s.trouble(err)}
 	}
@@ -244,30 +247,19 @@ func (s *surveyor) assignment(ctx context.Context) {
 	s.obs.Assignment = &o
 }
 
-func (s *surveyor) geo(ctx context.Context, geo roll.Geo) {
-	c, err := s.g.SharePoint(s.inv, geo.ID)
-	var o roll.SharePointObservation
-	if err == nil {
-		o, err = c.Status(ctx)
-	}
-	if err != nil {
-		o = roll.SharePointObservation{Trouble: s.trouble(err)}
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.obs.SharePoint[geo.ID] = o
-}
-
-// Policy reads one Exchange or multi-workload policy and the newest version of
-// each of its keys: what rule 5 asks about.
-func (g *Gateway) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
-	c, err := g.Exchange(inv)
-	if err != nil {
-		return roll.PolicyObservation{}, nil, err
-	}
-	seen, err := c.Policy(ctx, p.Workload, p.GUID)
-	if err != nil {
-		return seen, nil, err
+// Policy reads one Exchange or multi-workload policy, by a transport, and the
+// newest version of each of its keys: what rule 5 asks about. Where no
+// transport shows policies (roll.ReadsNothing), only the keys are read.
+func (g *Gateway) Policy(ctx context.Context, inv roll.Inventory, p roll.Policy, via roll.Transport) (roll.PolicyObservation, map[string]roll.KeyObservation, error) {
+	var seen roll.PolicyObservation
+	if via != roll.ReadsNothing {
+		c, err := g.policyReader(inv, via)
+		if err != nil {
+			return roll.PolicyObservation{}, nil, err
+		}
+		if seen, err = c.Policy(ctx, p.Workload, p.GUID); err != nil {
+			return seen, nil, err
+		}
 	}
 	keys := map[string]roll.KeyObservation{}
 	for _, id := range p.KeyIDs() {

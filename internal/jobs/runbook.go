@@ -1,0 +1,94 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/keyroll/keyroll/internal/roll"
+)
+
+// fate asks what became of the step's runbook job, and returns the event that
+// ends the attempt while that is open. A job of the operation's name is never
+// followed by another one while it may still act.
+func (a *attempt) fate(ctx context.Context, w roll.Workload) (roll.Fate, roll.Event) {
+	run, err := a.d.tenants.Runbook(a.inv, roll.Place(w, a.step.Geo))
+	if err != nil {
+		return roll.Fate{}, a.failed(err)
+	}
+	f, err := run.Fate(ctx, a.step.OpID)
+	switch {
+	case err != nil:
+		return f, a.failed(err)
+	case f.Stuck:
+		return f, roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "runbook_job_" + lower(f.State),
+			Detail: fmt.Sprintf("the runbook job %s is %s: it stands still, and may go on when somebody resumes it", a.step.OpID, f.State),
+			Action: "resume or stop the job in the Automation account, then retry: what it did is found out before anything else is called"}
+	case f.Found && !f.Ended:
+		return f, roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitRunbook, Until: a.now().Add(a.d.cfg.Poll), Look: roll.Look{Seen: f.State}}
+	}
+	return f, nil
+}
+
+// settleRefreshJob finds out what became of a refresh by runbook.
+func (a *attempt) settleRefreshJob(ctx context.Context) roll.Event {
+	p, fault := a.policy()
+	if fault != nil {
+		return a.fault(fault)
+	}
+	f, ev := a.fate(ctx, p.Workload)
+	switch {
+	case ev != nil:
+		return ev
+	case !f.Found && !a.due:
+		return a.later(a.deadline(), "lost_answer", "there is no job of this operation yet; looking again when it can arrive no more")
+	case !f.Found:
+		return a.notApplied()
+	case f.Failed != nil:
+		// The job has ended. Whatever it did, a refresh may be done again: as
+		// another operation, since this one's name is used up.
+		c := a.d.cfg.classify(f.Failed, a.step.Attempt)
+		if c.Passing {
+			return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(c.After), Code: c.Code, Detail: c.Detail, Over: true}
+		}
+		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, Over: true}
+	}
+	m, err := a.d.tenants.Mail(a.inv, roll.Automation)
+	if err != nil {
+		return a.failed(err)
+	}
+	return a.refreshed(ctx, p, f.Receipt, roll.Result{Versions: a.expected(p), Mailboxes: a.mailboxes(ctx, m, p)})
+}
+
+// settleRollJob is the job's half of settling a SharePoint roll: the event
+// that ends the attempt, or, where only SharePoint's status can tell what the
+// job did, why the job did not say so itself.
+func (a *attempt) settleRollJob(ctx context.Context, version string) (roll.Event, error) {
+	f, ev := a.fate(ctx, roll.SharePoint)
+	switch {
+	case ev != nil:
+		return ev, nil
+	case !f.Found:
+		return nil, nil
+	case f.Failed == nil:
+		return a.done(roll.Result{Version: version, SeenRolling: f.Seen.Status == roll.Rolling, Source: a.took()}), nil
+	}
+	c := a.d.cfg.classify(f.Failed, a.step.Attempt)
+	switch {
+	case c.Maybe:
+		return nil, f.Failed
+	case c.Passing:
+		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(c.After), Code: c.Code, Detail: c.Detail, NotApplied: true}, nil
+	}
+	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, NotApplied: true}, nil
+}
+
+// lower is a service's word as part of a code.
+func lower(word string) string {
+	out := []byte(word)
+	for i, b := range out {
+		if b >= 'A' && b <= 'Z' {
+			out[i] = b + 'a' - 'A'
+		}
+	}
+	return string(out)
+}
