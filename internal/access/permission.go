@@ -17,6 +17,7 @@ const (
 	RejectTenantChange     Action = "tenant_change.reject"
 	Discover               Action = "tenant.discover"
 	ReleaseSharePointLease Action = "sharepoint_lease.release"
+	AttestBackup           Action = "backup.attest"
 	MakePlan               Action = "plan.make"
 	ReadRolls              Action = "roll.read"
 	RequestRoll            Action = "roll.request"
@@ -49,6 +50,7 @@ func Rules() []Rule {
 		// It calls Microsoft with the tenant's credential, as a plan does.
 		{Discover, []Role{Requester, Approver, Operator, Admin}, false},
 		{ReleaseSharePointLease, []Role{Operator, Admin}, true},
+		{AttestBackup, []Role{Operator, Admin}, true},
 		// A dry run calls Microsoft with the tenant's credential, so it is more than reading.
 		{MakePlan, []Role{Requester, Approver, Operator, Admin}, false},
 		{ReadRolls, Roles(), false},

@@ -40,6 +40,8 @@ func goodRequests() map[string][]string {
 		"getTenantChange":        {"GET", tenantPath + "/changes/" + someRoll, ""},
 		"approveTenantChange":    {"POST", tenantPath + "/changes/" + someRoll + "/approve", `{"hash":"` + someHash + `","comment":"agreed"}`},
 		"rejectTenantChange":     {"POST", tenantPath + "/changes/" + someRoll + "/reject", reasonBody},
+		"listBackups":            {"GET", tenantPath + "/backups?limit=5", ""},
+		"attestBackup":           {"POST", tenantPath + "/backups", `{"vault_url":"https://contoso-exo-a.vault.azure.net","key":"exo-a","taken_at":"2026-01-31T08:00:00Z","note":"safe"}`},
 		"releaseSharePointLease": {"POST", tenantPath + "/sharepoint-lease/release", `{"reason":"the operation ended","scope":"geo:NAM"}`},
 		"createPlan":             {"POST", "/v1/plans", `{"tenant_id":"` + someTenant + `","policies":["spo"]}`},
 		"createRoll":             {"POST", "/v1/rolls", rollBody, "Idempotency-Key", "k-1"},

@@ -59,7 +59,14 @@ func (h *handlers) bundle(ctx context.Context, r roll.Roll) (evidence.Bundle, er
 		return b, err
 	}
 	b.Approvals = append(b.Approvals, approvals...)
+	backups, err := h.Store.BackupsSince(ctx, r)
+	if err != nil {
+		return b, err
+	}
 	for i := range b.Keys {
+		if held, ok := backups[b.Keys[i].ID]; ok {
+			b.Keys[i].Backup = &evidence.Backup{TakenAt: held.TakenAt.UTC(), AttestedBy: held.AttestedBy, AttestedAt: held.AttestedAt.UTC(), Note: held.Note}
+		}
 		rows, err := h.Store.Ledger(ctx, r.TenantID, store.LedgerPage{KeyID: b.Keys[i].ID, Limit: ledgerInBundle})
 		if err != nil {
 			return b, err

@@ -1018,6 +1018,48 @@ type AzureSettings struct {
 	ServicePrincipals ServicePrincipals `json:"service_principals,omitempty,omitzero"`
 }
 
+// Backup A backup, as a person attested it.
+type Backup struct {
+	AttestedAt time.Time `json:"attested_at"`
+
+	// AttestedBy Who acts; the immutable subject of a token, or `keyroll` for the service itself.
+	AttestedBy Subject `json:"attested_by"`
+
+	// ID A UUID in lower case.
+	ID UUID `json:"id"`
+
+	// Name The key's name; left out for every key of the vault.
+	Name    string    `json:"name,omitempty,omitzero"`
+	Note    string    `json:"note,omitempty,omitzero"`
+	TakenAt time.Time `json:"taken_at"`
+
+	// VaultURL The https address of an Azure Key Vault or Managed HSM.
+	VaultURL VaultURL `json:"vault_url"`
+}
+
+// BackupAttestation What a person says of a backup.
+type BackupAttestation struct {
+	// Key An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
+	Key ID `json:"key,omitempty,omitzero"`
+
+	// Note Where the copies are; no secret.
+	Note string `json:"note,omitempty,omitzero"`
+
+	// TakenAt When the backup was taken.
+	TakenAt time.Time `json:"taken_at"`
+
+	// VaultURL The https address of an Azure Key Vault or Managed HSM.
+	VaultURL VaultURL `json:"vault_url"`
+}
+
+// BackupList One page of backups.
+type BackupList struct {
+	Items []Backup `json:"items"`
+
+	// NextCursor Give it as `cursor` to read the next page; left out on the last page.
+	NextCursor NextCursor `json:"next_cursor,omitempty,omitzero"`
+}
+
 // ChangeApproval The change that you have read.
 type ChangeApproval struct {
 	// Comment For the audit log.
@@ -1959,6 +2001,9 @@ type RollKey struct {
 	// Adopted True where an existing version was taken instead of a new one.
 	Adopted bool `json:"adopted"`
 
+	// Backup A backup, as a person attested it.
+	Backup Backup `json:"backup,omitempty,omitzero"`
+
 	// ID An id that you choose in the declaration; lower case, digits, dot, underscore and hyphen.
 	ID ID `json:"id"`
 
@@ -2726,6 +2771,15 @@ type PutTenantParams struct {
 // PutTenantParamsIfNoneMatch defines parameters for PutTenant.
 type PutTenantParamsIfNoneMatch string
 
+// ListBackupsParams defines parameters for ListBackups.
+type ListBackupsParams struct {
+	// Limit At most this many items; 50 where left out.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Cursor The `next_cursor` of the page before, unchanged, with the same filters.
+	Cursor Cursor `form:"cursor,omitempty" json:"cursor,omitempty,omitzero"`
+}
+
 // ListTenantChangesParams defines parameters for ListTenantChanges.
 type ListTenantChangesParams struct {
 	// Limit At most this many items; 50 where left out.
@@ -2782,6 +2836,9 @@ type ReportStepJSONRequestBody = StepReport
 
 // PutTenantJSONRequestBody defines body for PutTenant for application/json ContentType.
 type PutTenantJSONRequestBody = TenantDeclaration
+
+// AttestBackupJSONRequestBody defines body for AttestBackup for application/json ContentType.
+type AttestBackupJSONRequestBody = BackupAttestation
 
 // ApproveTenantChangeJSONRequestBody defines body for ApproveTenantChange for application/json ContentType.
 type ApproveTenantChangeJSONRequestBody = ChangeApproval
@@ -2863,6 +2920,12 @@ type ServerInterface interface {
 	// PutTenant Declare a tenant, or replace its declaration
 	// (PUT /v1/tenants/{tenant_id})
 	PutTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID, params PutTenantParams)
+	// ListBackups List the backups that people attested
+	// (GET /v1/tenants/{tenant_id}/backups)
+	ListBackups(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListBackupsParams)
+	// AttestBackup Attest that the keys of a vault were backed up
+	// (POST /v1/tenants/{tenant_id}/backups)
+	AttestBackup(w http.ResponseWriter, r *http.Request, tenantID TenantID)
 	// ListTenantChanges List the declarations that needed a second person
 	// (GET /v1/tenants/{tenant_id}/changes)
 	ListTenantChanges(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListTenantChangesParams)
@@ -3028,6 +3091,18 @@ func (_ Unimplemented) GetTenant(w http.ResponseWriter, r *http.Request, tenantI
 // PutTenant Declare a tenant, or replace its declaration
 // (PUT /v1/tenants/{tenant_id})
 func (_ Unimplemented) PutTenant(w http.ResponseWriter, r *http.Request, tenantID TenantID, params PutTenantParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// ListBackups List the backups that people attested
+// (GET /v1/tenants/{tenant_id}/backups)
+func (_ Unimplemented) ListBackups(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListBackupsParams) {
+	w.WriteHeader(http.StatusNotImplemented)
+}
+
+// AttestBackup Attest that the keys of a vault were backed up
+// (POST /v1/tenants/{tenant_id}/backups)
+func (_ Unimplemented) AttestBackup(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
 	w.WriteHeader(http.StatusNotImplemented)
 }
 
@@ -4128,6 +4203,87 @@ func (siw *ServerInterfaceWrapper) PutTenant(w http.ResponseWriter, r *http.Requ
 	handler.ServeHTTP(w, r)
 }
 
+// ListBackups operation middleware
+func (siw *ServerInterfaceWrapper) ListBackups(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListBackupsParams
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", r.URL.Query(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "limit"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "limit", Err: err})
+		}
+		return
+	}
+
+	// ------------- Optional query parameter "cursor" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "cursor", r.URL.Query(), &params.Cursor, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		var requiredError *runtime.RequiredParameterError
+		if errors.As(err, &requiredError) {
+			siw.ErrorHandlerFunc(w, r, &RequiredParamError{ParamName: "cursor"})
+		} else {
+			siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "cursor", Err: err})
+		}
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.ListBackups(w, r, tenantID, params)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
+// AttestBackup operation middleware
+func (siw *ServerInterfaceWrapper) AttestBackup(w http.ResponseWriter, r *http.Request) {
+
+	var err error
+	_ = err
+
+	// ------------- Path parameter "tenant_id" -------------
+	var tenantID TenantID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "tenant_id", chi.URLParam(r, "tenant_id"), &tenantID, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: r.URL.RawPath == ""})
+	if err != nil {
+		siw.ErrorHandlerFunc(w, r, &InvalidParamFormatError{ParamName: "tenant_id", Err: err})
+		return
+	}
+
+	handler := http.Handler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		siw.Handler.AttestBackup(w, r, tenantID)
+	}))
+
+	for _, middleware := range siw.HandlerMiddlewares {
+		handler = middleware(handler)
+	}
+
+	handler.ServeHTTP(w, r)
+}
+
 // ListTenantChanges operation middleware
 func (siw *ServerInterfaceWrapper) ListTenantChanges(w http.ResponseWriter, r *http.Request) {
 
@@ -4690,6 +4846,12 @@ func HandlerWithOptions(si ServerInterface, options ChiServerOptions) http.Handl
 	})
 	r.Group(func(r chi.Router) {
 		r.Put(options.BaseURL+"/v1/tenants/{tenant_id}", wrapper.PutTenant)
+	})
+	r.Group(func(r chi.Router) {
+		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/backups", wrapper.ListBackups)
+	})
+	r.Group(func(r chi.Router) {
+		r.Post(options.BaseURL+"/v1/tenants/{tenant_id}/backups", wrapper.AttestBackup)
 	})
 	r.Group(func(r chi.Router) {
 		r.Get(options.BaseURL+"/v1/tenants/{tenant_id}/changes", wrapper.ListTenantChanges)
@@ -5472,6 +5634,52 @@ func (response PutTenant202JSONResponse) VisitPutTenantResponse(w http.ResponseW
 	return err
 }
 
+type ListBackupsRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	Params   ListBackupsParams
+}
+
+type ListBackupsResponseObject interface {
+	VisitListBackupsResponse(w http.ResponseWriter) error
+}
+
+type ListBackups200JSONResponse BackupList
+
+func (response ListBackups200JSONResponse) VisitListBackupsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type AttestBackupRequestObject struct {
+	TenantID TenantID `json:"tenant_id"`
+	Body     *AttestBackupJSONRequestBody
+}
+
+type AttestBackupResponseObject interface {
+	VisitAttestBackupResponse(w http.ResponseWriter) error
+}
+
+type AttestBackup201JSONResponse Backup
+
+func (response AttestBackup201JSONResponse) VisitAttestBackupResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListTenantChangesRequestObject struct {
 	TenantID TenantID `json:"tenant_id"`
 	Params   ListTenantChangesParams
@@ -5799,6 +6007,12 @@ type StrictServerInterface interface {
 	// PutTenant Declare a tenant, or replace its declaration
 	// (PUT /v1/tenants/{tenant_id})
 	PutTenant(ctx context.Context, request PutTenantRequestObject) (PutTenantResponseObject, error)
+	// ListBackups List the backups that people attested
+	// (GET /v1/tenants/{tenant_id}/backups)
+	ListBackups(ctx context.Context, request ListBackupsRequestObject) (ListBackupsResponseObject, error)
+	// AttestBackup Attest that the keys of a vault were backed up
+	// (POST /v1/tenants/{tenant_id}/backups)
+	AttestBackup(ctx context.Context, request AttestBackupRequestObject) (AttestBackupResponseObject, error)
 	// ListTenantChanges List the declarations that needed a second person
 	// (GET /v1/tenants/{tenant_id}/changes)
 	ListTenantChanges(ctx context.Context, request ListTenantChangesRequestObject) (ListTenantChangesResponseObject, error)
@@ -6510,6 +6724,66 @@ func (sh *strictHandler) PutTenant(w http.ResponseWriter, r *http.Request, tenan
 		sh.options.ResponseErrorHandlerFunc(w, r, err)
 	} else if validResponse, ok := response.(PutTenantResponseObject); ok {
 		if err := validResponse.VisitPutTenantResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// ListBackups operation middleware
+func (sh *strictHandler) ListBackups(w http.ResponseWriter, r *http.Request, tenantID TenantID, params ListBackupsParams) {
+	var request ListBackupsRequestObject
+
+	request.TenantID = tenantID
+	request.Params = params
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.ListBackups(ctx, request.(ListBackupsRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "ListBackups")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(ListBackupsResponseObject); ok {
+		if err := validResponse.VisitListBackupsResponse(w); err != nil {
+			sh.options.ResponseErrorHandlerFunc(w, r, err)
+		}
+	} else if response != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, fmt.Errorf("unexpected response type: %T", response))
+	}
+}
+
+// AttestBackup operation middleware
+func (sh *strictHandler) AttestBackup(w http.ResponseWriter, r *http.Request, tenantID TenantID) {
+	var request AttestBackupRequestObject
+
+	request.TenantID = tenantID
+
+	var body AttestBackupJSONRequestBody
+	if err := runtime.BindJSONBody(r, &body); err != nil {
+		sh.options.RequestErrorHandlerFunc(w, r, fmt.Errorf("can't decode JSON body: %w", err))
+		return
+	}
+	request.Body = &body
+
+	handler := func(ctx context.Context, w http.ResponseWriter, r *http.Request, request interface{}) (interface{}, error) {
+		return sh.ssi.AttestBackup(ctx, request.(AttestBackupRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "AttestBackup")
+	}
+
+	response, err := handler(r.Context(), w, r, request)
+
+	if err != nil {
+		sh.options.ResponseErrorHandlerFunc(w, r, err)
+	} else if validResponse, ok := response.(AttestBackupResponseObject); ok {
+		if err := validResponse.VisitAttestBackupResponse(w); err != nil {
 			sh.options.ResponseErrorHandlerFunc(w, r, err)
 		}
 	} else if response != nil {

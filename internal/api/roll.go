@@ -17,6 +17,8 @@ type view struct {
 	logs      []store.EvidenceWatch
 	// leases of the tenant; none where the roll has no SharePoint part.
 	leases []store.Lease
+	// backups that hold the roll's new versions, by key id.
+	backups map[string]store.Backup
 }
 
 // roll is a roll with everything that is known of it.
@@ -31,7 +33,7 @@ func (v view) roll(r roll.Roll) Roll {
 		}),
 		ApprovalExpiresAt: utc(r.ApprovalExpires), PlannedBy: r.PlannedBy.Subject, NeedsApproval: r.NeedsApproval,
 		ApprovalsNeeded: approvalsNeeded(r), Emergency: s.Emergency,
-		Steps: each(r.Steps, step), Keys: each(r.Keys, rollKey),
+		Steps: each(r.Steps, step), Keys: each(r.Keys, v.rollKey),
 		Policies:  each(r.Plan.Policies, func(p roll.PlanPolicy) RollPolicy { return v.policy(r, p) }),
 		Attention: s.Attention, NextAction: s.NextAction, SharePointQueue: v.queue(r),
 		NextAttemptAt: s.NextAttemptAt, LastProgressAt: s.LastProgressAt, Stuck: s.Stuck,
@@ -117,8 +119,12 @@ func (v view) queue(r roll.Roll) SharePointQueue {
 	return held
 }
 
-func rollKey(k roll.RollKey) RollKey {
-	return RollKey{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, NewVersion: k.NewVersion, Adopted: k.Adopted}
+func (v view) rollKey(k roll.RollKey) RollKey {
+	out := RollKey{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, NewVersion: k.NewVersion, Adopted: k.Adopted}
+	if b, ok := v.backups[k.ID]; ok {
+		out.Backup = backup(b)
+	}
+	return out
 }
 
 // policy is a policy of the roll with the best that is known of it now.

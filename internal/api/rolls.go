@@ -20,6 +20,9 @@ import (
 func (h *handlers) view(ctx context.Context, r roll.Roll) (view, error) {
 	v := view{now: h.now(), bounds: h.Bounds}
 	var err error
+	if v.backups, err = h.Store.BackupsSince(ctx, r); err != nil {
+		return v, err
+	}
 	if v.mailboxes, err = h.Store.Mailboxes(ctx, r.ID); err != nil {
 		return v, err
 	}

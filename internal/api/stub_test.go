@@ -194,6 +194,18 @@ func (s *stub) RetireTenant(_ context.Context, r api.RetireTenantRequestObject) 
 	return api.RetireTenant200JSONResponse{Body: sampleTenant(), Headers: api.RetireTenant200ResponseHeaders{ETag: api.FormatETag(4)}}, s.act(r)
 }
 
+func (s *stub) ListBackups(_ context.Context, r api.ListBackupsRequestObject) (api.ListBackupsResponseObject, error) {
+	return api.ListBackups200JSONResponse{Items: []api.Backup{sampleBackup()}}, s.act(r)
+}
+
+func (s *stub) AttestBackup(_ context.Context, r api.AttestBackupRequestObject) (api.AttestBackupResponseObject, error) {
+	return api.AttestBackup201JSONResponse(sampleBackup()), s.act(r)
+}
+
+func sampleBackup() api.Backup {
+	return api.Backup{ID: someRoll, VaultURL: "https://contoso-exo-a.vault.azure.net", TakenAt: someTime, AttestedBy: "alice", AttestedAt: someTime}
+}
+
 func (s *stub) ReleaseSharePointLease(_ context.Context, r api.ReleaseSharePointLeaseRequestObject) (api.ReleaseSharePointLeaseResponseObject, error) {
 	return api.ReleaseSharePointLease202JSONResponse{
 		TenantID: someTenant, Scope: "tenant", ReleasePending: true,

@@ -132,6 +132,9 @@ func (c *Control) look(ctx context.Context, inv roll.Inventory) (roll.Observatio
 	if err != nil {
 		return obs, &UnavailableError{Err: err}
 	}
+	if obs.Backups, err = c.store.LatestBackups(ctx, inv); err != nil {
+		return obs, err
+	}
 	return obs, c.store.NoteTransports(ctx, inv, obs.Transports)
 }
 

@@ -71,8 +71,18 @@ type Key struct {
 	OldVersion string `json:"old_version"`
 	NewVersion string `json:"new_version,omitempty"`
 	Adopted    bool   `json:"adopted,omitempty"`
+	// Backup that holds the new version, as a person attested it; nil where nobody has.
+	Backup *Backup `json:"backup,omitempty"`
 	// Ledger has the key's versions as they were last seen in the vault.
 	Ledger []LedgerVersion `json:"ledger"`
+}
+
+// Backup is a person's word that a key was backed up with its new version.
+type Backup struct {
+	TakenAt    time.Time `json:"taken_at"`
+	AttestedBy string    `json:"attested_by"`
+	AttestedAt time.Time `json:"attested_at"`
+	Note       string    `json:"note,omitempty"`
 }
 
 // LedgerVersion is one version of a key in the ledger.

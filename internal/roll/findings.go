@@ -37,6 +37,7 @@ func inspect(c *inspection) []Finding {
 	}
 	c.replacements()
 	c.nameable()
+	c.backups()
 	c.undeclared()
 	c.azure()
 	judge(c.inv.Vetoes, c.found)

@@ -144,6 +144,9 @@ type Observation struct {
 	SharePoint map[string]SharePointObservation `json:"sharepoint"`
 	// Assignment is nil where it was not asked for.
 	Assignment *AssignmentObservation `json:"assignment,omitempty"`
+	// Backups are when the newest attested backup of each key was taken, by
+	// declared id; nil where that was not asked.
+	Backups map[string]time.Time `json:"-"`
 	// Undeclared are policies at Microsoft that the declaration does not name.
 	Undeclared []PolicyObservation `json:"undeclared,omitempty"`
 	// Transports are those chosen in this survey, by place; one that could not

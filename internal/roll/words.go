@@ -174,7 +174,10 @@ func until(s Step) string {
 
 // succeededAction never lets an end stand without its evidence (rule 9).
 func succeededAction(r Roll) string {
-	const keep = " Keep every older key version enabled, for ever."
+	keep := " Keep every older key version enabled, for ever."
+	if len(r.Made) > 0 {
+		keep += " Back up the new versions, one copy online and one offline, and attest it (POST /v1/tenants/{id}/backups)."
+	}
 	switch r.Outcome {
 	case Confirmed:
 		return "Nothing: Microsoft was seen to use the new versions (outcome confirmed)." + keep

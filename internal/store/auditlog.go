@@ -29,6 +29,7 @@ const subjectHeads = `
   SELECT 'roll/' || id, version, audit_chain, state FROM rolls
   UNION ALL SELECT 'tenant/' || id, version, audit_chain, '' FROM tenants
   UNION ALL SELECT 'tenant-change/' || id, version, audit_chain, state FROM tenant_changes
+  UNION ALL SELECT 'backup/' || id, 1, audit_chain, '' FROM backups
   UNION ALL SELECT 'token/' || id, version, audit_chain, '' FROM api_tokens
   UNION ALL SELECT 'lease/' || tenant_id || '/' || scope, version, audit_chain, '' FROM sharepoint_leases WHERE version > 0
   UNION ALL SELECT 'mailbox/' || roll_id || '/' || policy_id || '/' || mailbox, version, audit_chain, '' FROM mailbox_watches WHERE version > 0
