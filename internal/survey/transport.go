@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"sync"
 
@@ -200,7 +201,11 @@ func mismatch(inv roll.Inventory, geo roll.Geo, o roll.SharePointObservation) st
 		for slot, id := range map[roll.Slot]string{roll.Primary: p.Primary, roll.Secondary: p.Secondary} {
 			uri := o.SlotURI(slot)
 			k, ok := inv.KeyByID(id)
-			if ref, parsed := roll.ParseKeyURI(uri); uri != "" && ok && (!parsed || !ref.SameKey(k.Ref())) {
+			ref, parsed := roll.ParseKeyURI(uri)
+			// Which of the declared keys stands in which slot is the plan's affair:
+			// a swap is an error there, and a slot may be replaced on request.
+			known := parsed && slices.ContainsFunc(inv.Keys, func(k roll.Key) bool { return ref.SameKey(k.Ref()) })
+			if uri != "" && ok && !known {
 				return fmt.Sprintf("the %s slot names %s, declared is %s", slot, uri, k.URI(""))
 			}
 		}
