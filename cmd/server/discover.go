@@ -157,7 +157,7 @@ func (p *program) propose(ctx context.Context, d discovery, gw *survey.Gateway) 
 	}
 	p.progress("reading %d key(s) …", len(inv.Keys))
 	only := roll.Inventory{TenantID: inv.TenantID, Cloud: inv.Cloud, Credential: inv.Credential, Keys: inv.Keys}
-	keys, _ := gw.Survey(ctx, only)
+	keys, _ := gw.Discover(ctx, only)
 	versions := 0
 	for _, k := range inv.Keys {
 		ko := keys.Keys[k.ID]
@@ -172,7 +172,7 @@ func (p *program) propose(ctx context.Context, d discovery, gw *survey.Gateway) 
 		return err
 	}
 	errs := p.findings(found)
-	obs.Keys = keys.Keys
+	obs.Keys, obs.Self, obs.Vaults, obs.VaultsTrouble = keys.Keys, keys.Self, keys.Vaults, keys.VaultsTrouble
 	grants := roll.Checklist(inv, gw.Grantee(inv), roll.Reads(inv, obs), roll.Proof{})
 	if d.checklist {
 		return p.grants(grants)
@@ -233,8 +233,8 @@ func (p *program) compare(ctx context.Context, d discovery, gw *survey.Gateway) 
 	} else {
 		err = p.driftTable(c)
 	}
-	if err == nil && len(c.Drift)+len(c.NotChecked) > 0 {
-		fmt.Fprintf(p.stderr, "%d difference(s), %d thing(s) not checked\n", len(c.Drift), len(c.NotChecked))
+	if err == nil && len(c.Drift)+c.Failed() > 0 {
+		fmt.Fprintf(p.stderr, "%d difference(s), %d thing(s) not checked\n", len(c.Drift), c.Failed())
 		return errTold
 	}
 	return err
@@ -268,10 +268,10 @@ func (p *program) openGrants(list []roll.Grant) {
 		}
 	}
 	for _, m := range missing {
-		fmt.Fprintf(p.stderr, "still to be granted: %s\n", m)
+		fmt.Fprintf(p.stderr, "still to be done: %s\n", m)
 	}
 	if len(missing)+unknown > 0 {
-		fmt.Fprintf(p.stderr, "%d right(s) missing, %d not seen either way; the commands: the same with --checklist\n", len(missing), unknown)
+		fmt.Fprintf(p.stderr, "%d line(s) of the checklist to be done, %d not seen either way; the commands: the same with --checklist\n", len(missing), unknown)
 	}
 }
 

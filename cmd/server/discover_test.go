@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -73,7 +74,7 @@ func TestDiscoverIncomplete(t *testing.T) {
 	if !strings.Contains(out, `"id": "contoso"`) {
 		t.Errorf("the geo is not proposed: %s", out)
 	}
-	if !strings.Contains(told, "still to be granted: exchange_app_role exchange") || !strings.Contains(told, "still to be granted: sharepoint_app_role geo:contoso") {
+	if !strings.Contains(told, "still to be done: exchange_app_role exchange") || !strings.Contains(told, "still to be done: sharepoint_app_role geo:contoso") {
 		t.Errorf("what is to be granted: %s", told)
 	}
 	code, out, _ = shell(t.Context(), h.environ, "discover", "--tenant", sim.ContosoTenant, "--credential", "contoso", "--admin-url", "https://contoso-admin.sharepoint.com", "--checklist")
@@ -91,5 +92,20 @@ func TestDiscoverIncomplete(t *testing.T) {
 	}
 	if code, _, told := shell(t.Context(), h.environ, "discover", "--tenant", sim.ContosoTenant); code != exitFailed || !strings.Contains(told, "is not declared") {
 		t.Errorf("not declared: exit %d: %s", code, told)
+	}
+}
+
+// With SharePoint alone Exchange is not asked: the table says so, and the exit
+// code is that of a tenant in order.
+func TestDiscoverSharePointAlone(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, nil)
+	h.declared(func(d *api.TenantDeclaration) {
+		d.Policies = d.Policies[2:]
+		d.Keys = slices.DeleteFunc(d.Keys, func(k api.Key) bool { return k.ID != d.Policies[0].Primary && k.ID != d.Policies[0].Secondary })
+	})
+	code, out, told := shell(t.Context(), h.environ, "discover", "--tenant", sim.ContosoTenant)
+	if code != exitDone || strings.Count(out, "not checked: not_asked") != 2 {
+		t.Errorf("exit %d: %s%s", code, out, told)
 	}
 }

@@ -19,13 +19,15 @@ import (
 
 // Defines values for ChecklistItemID.
 const (
-	ChecklistItemIDAdminConsent      ChecklistItemID = "admin_consent"
-	ChecklistItemIDExchangeAppRole   ChecklistItemID = "exchange_app_role"
-	ChecklistItemIDExchangeRoleGroup ChecklistItemID = "exchange_role_group"
-	ChecklistItemIDSharepointAppRole ChecklistItemID = "sharepoint_app_role"
-	ChecklistItemIDVaultKeyroll      ChecklistItemID = "vault_keyroll"
-	ChecklistItemIDVaultMicrosoft365 ChecklistItemID = "vault_microsoft365"
-	ChecklistItemIDVaultReader       ChecklistItemID = "vault_reader"
+	ChecklistItemIDAdminConsent         ChecklistItemID = "admin_consent"
+	ChecklistItemIDExchangeAppRole      ChecklistItemID = "exchange_app_role"
+	ChecklistItemIDExchangeRoleGroup    ChecklistItemID = "exchange_role_group"
+	ChecklistItemIDSharepointAppRole    ChecklistItemID = "sharepoint_app_role"
+	ChecklistItemIDVaultKeyroll         ChecklistItemID = "vault_keyroll"
+	ChecklistItemIDVaultKeyrollNoDelete ChecklistItemID = "vault_keyroll_no_delete"
+	ChecklistItemIDVaultMicrosoft365    ChecklistItemID = "vault_microsoft365"
+	ChecklistItemIDVaultNetwork         ChecklistItemID = "vault_network"
+	ChecklistItemIDVaultReader          ChecklistItemID = "vault_reader"
 )
 
 // Valid indicates whether the value is a known member of the ChecklistItemID enum.
@@ -41,7 +43,11 @@ func (e ChecklistItemID) Valid() bool {
 		return true
 	case ChecklistItemIDVaultKeyroll:
 		return true
+	case ChecklistItemIDVaultKeyrollNoDelete:
+		return true
 	case ChecklistItemIDVaultMicrosoft365:
+		return true
+	case ChecklistItemIDVaultNetwork:
 		return true
 	case ChecklistItemIDVaultReader:
 		return true

@@ -100,8 +100,8 @@ func TestDiscoverAndDrift(t *testing.T) {
 			t.Errorf("consent: %v", item.Commands)
 		}
 	}
-	if states["vault_keyroll vault:contoso-spo-b.vault.azure.net"] != "missing" || states["vault_keyroll vault:contoso-spo-a.vault.azure.net"] != "unknown" ||
-		states["exchange_app_role exchange"] != "done" || list.LookedAt.IsZero() {
+	if states["vault_keyroll vault:contoso-spo-b.vault.azure.net"] != "missing" || states["vault_keyroll vault:contoso-spo-a.vault.azure.net"] != "done" ||
+		states["vault_microsoft365 vault:contoso-spo-a.vault.azure.net"] != "unknown" || states["exchange_app_role exchange"] != "done" || list.LookedAt.IsZero() {
 		t.Errorf("checklist %v", states)
 	}
 	stands := answer[api.TenantDrift](t, h.as("aud", "GET", tenantPath+"/drift", nil), 200)

@@ -8,6 +8,7 @@ import (
 
 	"github.com/keyroll/keyroll/internal/access"
 	"github.com/keyroll/keyroll/internal/control"
+	"github.com/keyroll/keyroll/internal/roll"
 	"github.com/keyroll/keyroll/internal/sim"
 )
 
@@ -118,5 +119,103 @@ func TestDiscoverRefused(t *testing.T) {
 	must(t, err)
 	if _, err := h.ctl.Discover(t.Context(), paul(), h.inv.TenantID); !errors.Is(err, control.ErrRetired) {
 		t.Errorf("a retired tenant: %v", err)
+	}
+}
+
+// The checklist goes by what Resource Manager shows: done with Reader, missing
+// where a service may not wrap, unknown once Keyroll may read nothing there.
+func TestChecklistByResourceManager(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.inv.Azure.ServicePrincipals = roll.ServicePrincipals{Exchange: sim.ObjectID(sim.ContosoTenant, sim.ExchangeAppID),
+		SharePoint: sim.ObjectID(sim.ContosoTenant, sim.SharePointAppID), MultiWorkload: sim.ObjectID(sim.ContosoTenant, sim.MultiWorkloadAppID)}
+	h.declare()
+	// states are by line, of all vaults but those named, which come with their own.
+	states := func(apart ...string) map[string]roll.GrantState {
+		t.Helper()
+		if d := h.discover(); d.Passing != nil || len(d.Comparison.Drift)+len(d.Comparison.NotChecked) > 0 {
+			t.Fatalf("%v: %s", d.Passing, brief(d))
+		}
+		_, list, err := h.ctl.Checklist(t.Context(), paul(), h.inv.TenantID)
+		must(t, err)
+		out := map[string]roll.GrantState{}
+		for _, g := range list {
+			vault, ok := strings.CutPrefix(g.Subject, "vault:")
+			if !ok {
+				continue
+			}
+			name, _, _ := strings.Cut(vault, ".")
+			id := g.ID
+			if slices.Contains(apart, name) {
+				id = name + " " + g.ID
+			}
+			if before, ok := out[id]; ok && before != g.State {
+				t.Errorf("%s is %s at %s (%s), and %s elsewhere", g.ID, g.State, name, g.Seen, before)
+			}
+			out[id] = g.State
+		}
+		return out
+	}
+	want := func(what string, got map[string]roll.GrantState, keyroll, bounds, services, network, reader roll.GrantState) {
+		t.Helper()
+		prefix := ""
+		if strings.HasPrefix(what, "contoso-") {
+			prefix = what + " "
+		}
+		for id, w := range map[string]roll.GrantState{"vault_keyroll": keyroll, "vault_keyroll_no_delete": bounds, "vault_microsoft365": services, "vault_network": network, "vault_reader": reader} {
+			if got[prefix+id] != w {
+				t.Errorf("%s: %s is %q, want %q", what, id, got[prefix+id], w)
+			}
+		}
+	}
+	const u, d, m = roll.GrantUnknown, roll.GrantDone, roll.GrantMissing
+	want("with Reader", states(), d, d, d, d, d)
+
+	world := h.sim.World
+	azure := func(vault string, change func(*sim.VaultAzure)) {
+		t.Helper()
+		must(t, world.SetVaultAzure(vault, change))
+	}
+	azure("contoso-exo-a", func(v *sim.VaultAzure) { v.Denied = []string{sim.ExchangeAppID} })
+	azure("contoso-exo-b", func(v *sim.VaultAzure) { v.AccessPolicies, v.Denied = true, []string{sim.ExchangeAppID} })
+	azure("contoso-m365-a", func(v *sim.VaultAzure) { v.DefaultAction, v.Bypass = "Deny", "None" })
+	azure("contoso-m365-b", func(v *sim.VaultAzure) { v.Officer = true })
+	azure("contoso-spo-a", func(v *sim.VaultAzure) { v.Invisible = true })
+	got := states("contoso-exo-a", "contoso-exo-b", "contoso-m365-a", "contoso-m365-b", "contoso-spo-a")
+	want("contoso-exo-a", got, d, d, m, d, d)
+	want("contoso-exo-b", got, d, d, m, d, d)
+	want("contoso-m365-a", got, d, d, d, m, d)
+	want("contoso-m365-b", got, d, m, d, d, d)
+	want("contoso-spo-a", got, u, u, u, u, m)
+	want("the other", got, d, d, d, d, d)
+
+	must(t, world.SetPermission(sim.Permission{Tenant: sim.ContosoTenant, ARM: new("none")}))
+	want("without Reader", states(), u, u, u, u, m)
+	for _, e := range world.Witness() {
+		if e.By == "api" {
+			t.Errorf("looking had an effect: %+v", e)
+		}
+	}
+}
+
+// A tenant with SharePoint alone: Exchange is not asked, which is shown and is
+// no failure.
+func TestDiscoverNotAsked(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.inv.Policies, h.inv.Keys = h.inv.Policies[2:], h.inv.Keys[4:]
+	h.declare()
+	if got := brief(h.discover()); got != "? not_asked workload:exchange, ? not_asked workload:multi-workload" {
+		t.Errorf("%q", got)
+	}
+	st, err := h.st.DriftStats(t.Context())
+	must(t, err)
+	if st.NotChecked != 0 {
+		t.Errorf("%d things not checked", st.NotChecked)
+	}
+	must(t, h.sim.World.SetPermission(sim.Permission{Tenant: sim.ContosoTenant, SharePoint: new(false)}))
+	h.discover()
+	if st, err = h.st.DriftStats(t.Context()); err != nil || st.NotChecked != 1 {
+		t.Errorf("SharePoint refuses: %d things not checked, %v", st.NotChecked, err)
 	}
 }

@@ -109,8 +109,26 @@ func (c *Credentials) ClientID(name string) string {
 		return id.clientID
 	case workload:
 		return id.clientID
+	case managed:
+		if id.idKind == "client_id" {
+			return id.id
+		}
 	}
 	return ""
+}
+
+// IdentityIDs are the object id and the Azure resource id by which the file
+// names a managed identity; both are "" where it names it by neither.
+func (c *Credentials) IdentityIDs(name string) (objectID, resourceID string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch id, _ := c.entries[name].(managed); id.idKind {
+	case "object_id":
+		return id.id, ""
+	case "resource_id":
+		return "", id.id
+	}
+	return "", ""
 }
 
 // For gives the named credential for one tenant. It goes on working across

@@ -32,9 +32,10 @@ type Grant struct {
 }
 
 // Grantee is who is granted to, in which cloud. ClientID is the application id
-// of Keyroll's credential, "" where it is not known.
+// of Keyroll's credential, "" where it is not known; a managed identity that is
+// named in another way has ObjectID or ResourceID then.
 type Grantee struct {
-	ClientID string
+	ClientID, ObjectID, ResourceID string
 	// Authority is Entra's base URL, AzureCloud the Azure CLI's name of the
 	// cloud, ExchangeEnvironment Exchange Online PowerShell's.
 	Authority, AzureCloud, ExchangeEnvironment string
@@ -52,14 +53,6 @@ type Proof struct {
 	Rolled    map[string]bool
 }
 
-// Microsoft's own services, which wrap and unwrap with the keys
-// (customer-key.md, application ids).
-const (
-	appExchange   = "00000002-0000-0ff1-ce00-000000000000"
-	appSharePoint = "00000003-0000-0ff1-ce00-000000000000"
-	appAtRest     = "c066d759-24ae-40e7-a56f-027002b5d3e4"
-)
-
 // Application roles that are asked for by admin consent.
 const (
 	roleExchange   = "dc50a0fb-09a3-484d-be87-e023b12c6440" // Exchange.ManageAsApp
@@ -72,11 +65,11 @@ const (
 // restore a key, or to ask for a data purge.
 func Checklist(inv Inventory, g Grantee, reads []Read, proof Proof) []Grant {
 	if g.ClientID == "" {
-		g.ClientID = "CLIENT-ID-OF-KEYROLL"
+		g.ClientID = clientIDUnknown
 	}
-	c := &checklist{inv: inv, g: g, proof: proof, all: reads, reads: map[string]*Trouble{}, looked: map[string]bool{}}
+	c := &checklist{inv: inv, g: g, proof: proof, all: reads, reads: map[string]*Trouble{}, seen: map[string]string{}, looked: map[string]bool{}}
 	for _, r := range reads {
-		c.reads[r.Source], c.looked[r.Source] = r.Trouble, true
+		c.reads[r.Source], c.seen[r.Source], c.looked[r.Source] = r.Trouble, r.Seen, true
 	}
 	c.consent()
 	if c.wantsExchange() {
@@ -85,10 +78,33 @@ func Checklist(inv Inventory, g Grantee, reads []Read, proof Proof) []Grant {
 	for _, geo := range inv.SharePoint.Geos {
 		c.geo(geo)
 	}
-	for _, host := range c.hosts() {
+	for _, host := range inv.hosts() {
 		c.vault(host)
 	}
+	c.findClientID()
 	return c.out
+}
+
+// clientIDUnknown stands in commands for an application id that only the
+// directory knows.
+const clientIDUnknown = "CLIENT-ID-OF-KEYROLL"
+
+// findClientID says in each line with the stand-in what it stands for, and
+// which command shows it.
+func (c *checklist) findClientID() {
+	how := `az ad sp list --all --filter "servicePrincipalType eq 'ManagedIdentity'" --query "[].{name:displayName,client_id:appId}" --output table (the identity of a machine has the machine's name)`
+	switch {
+	case c.g.ObjectID != "":
+		how = "az ad sp show --id " + c.g.ObjectID + " --query appId --output tsv"
+	case c.g.ResourceID != "":
+		how = "az identity show --ids " + c.g.ResourceID + " --query clientId --output tsv"
+	}
+	for i := range c.out {
+		g := &c.out[i]
+		if strings.Contains(strings.Join(append(g.Commands, g.Note), " "), clientIDUnknown) {
+			g.Note = strings.TrimSpace(g.Note + " " + clientIDUnknown + " stands for the application id of Keyroll's identity, which its credential does not name; this shows it: " + how)
+		}
+	}
 }
 
 type checklist struct {
@@ -97,6 +113,7 @@ type checklist struct {
 	proof  Proof
 	all    []Read
 	reads  map[string]*Trouble
+	seen   map[string]string
 	looked map[string]bool
 	out    []Grant
 }
@@ -125,15 +142,6 @@ func (c *checklist) wantsExchange() bool {
 	return c.inv.UsesExchange() || c.looked["workload:"+string(Exchange)]
 }
 
-func (c *checklist) hosts() []string {
-	var out []string
-	for _, k := range c.inv.Keys {
-		out = append(out, k.Ref().Host)
-	}
-	slices.Sort(out)
-	return slices.Compact(out)
-}
-
 func (c *checklist) keysOf(host string) (keys []Key, sources []string) {
 	for _, k := range c.inv.Keys {
 		if k.Ref().Host == host {
@@ -158,10 +166,10 @@ func (c *checklist) consent() {
 	url := fmt.Sprintf("%s/%s/adminconsent?client_id=%s", c.g.Authority, c.inv.TenantID, c.g.ClientID)
 	var declare []string
 	if c.wantsExchange() {
-		declare = append(declare, fmt.Sprintf("az ad app permission add --id %s --api %s --api-permissions %s=Role", c.g.ClientID, appExchange, roleExchange))
+		declare = append(declare, fmt.Sprintf("az ad app permission add --id %s --api %s --api-permissions %s=Role", c.g.ClientID, ServiceAppID(Exchange), roleExchange))
 	}
 	if len(c.inv.SharePoint.Geos) > 0 {
-		declare = append(declare, fmt.Sprintf("az ad app permission add --id %s --api %s --api-permissions %s=Role", c.g.ClientID, appSharePoint, roleSharePoint))
+		declare = append(declare, fmt.Sprintf("az ad app permission add --id %s --api %s --api-permissions %s=Role", c.g.ClientID, ServiceAppID(SharePoint), roleSharePoint))
 	}
 	c.out = append(c.out, Grant{ID: "admin_consent", Subject: "tenant:" + c.inv.TenantID, NeededFor: "every call: Keyroll's application in the tenant, with its application roles",
 		State: state, Seen: seen, Shell: "browser", Commands: []string{url},

@@ -56,6 +56,9 @@ type NotChecked struct {
 	Remedy  string `json:"remedy"`
 }
 
+// CodeNotAsked: there was no reason to ask, so it is no failure to look.
+const CodeNotAsked = "not_asked"
+
 // codeVersionNotShown: SharePoint shows the slot's key without a version.
 const codeVersionNotShown = "slot_version_not_shown"
 
@@ -90,6 +93,17 @@ type DriftBasis struct {
 type Comparison struct {
 	Drift      []DriftItem
 	NotChecked []NotChecked
+}
+
+// Failed counts what could not be compared though it should have been.
+func (c Comparison) Failed() int {
+	n := 0
+	for _, x := range c.NotChecked {
+		if x.Code != CodeNotAsked {
+			n++
+		}
+	}
+	return n
 }
 
 // Drift compares. Both lists are in a stable order.

@@ -24,7 +24,7 @@ func (c *comparison) policies() {
 			continue
 		}
 		if !c.Inventory.UsesExchange() {
-			c.skip(source, source, "not_asked", "no policy of Exchange is declared, so Exchange is not asked", "nothing, unless the tenant has such a policy: then declare it")
+			c.skip(source, source, CodeNotAsked, "no policy of Exchange is declared, so Exchange is not asked", "nothing, unless the tenant has such a policy: then declare it")
 			continue
 		}
 		for _, p := range c.Inventory.Policies {

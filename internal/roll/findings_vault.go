@@ -41,7 +41,7 @@ func vaultKinds() []FindingKind {
 		w("retention_days", "7", "deleted keys are kept for 90 days", "plan a move to a vault with 90 days: they are fixed when a vault is made"),
 		w("purge_protection_off", "8", "purge protection keeps a deleted key from being purged", "turn purge protection on (az keyvault update --enable-purge-protection true)"),
 		w("retention_period_off", "10", "the mandatory retention period keeps the subscription from being cancelled under its keys", "register the feature mandatoryRetentionPeriodEnabled of Microsoft.Resources, then register Microsoft.KeyVault again"),
-		w("credential_may_delete", "16", "whoever rolls keys needs no right to delete or purge them", "replace Keyroll's role by a custom one with keys/read and keys/create/action, or take delete and purge out of its access policy"),
+		w(codeMayDelete, "16", "whoever rolls keys needs no right to delete or purge them", "replace Keyroll's role by a custom one with keys/read and keys/create/action, or take delete and purge out of its access policy"),
 		w("standard_vault", "18", "Microsoft recommends Premium vaults for production", "plan a move to a Premium vault with HSM keys"),
 		w("no_delete_lock", "20", "a lock keeps a vault from being deleted by mistake (Keyroll's advice; Microsoft asks for none)", "put a CanNotDelete lock on the vault or its resource group"),
 		n("vault_not_checked", "1, 2, 4–8, 10, 15–18, 20", "what only Resource Manager shows of the vault is not known", "grant Keyroll's application the role Reader on the vault's subscription"),
@@ -71,13 +71,13 @@ func (c *inspection) azure() {
 	}
 	for _, host := range slices.Sorted(maps.Keys(users)) {
 		c.shared(host)
-		v, ok := c.obs.Vaults[host]
-		if !ok || v.Trouble != nil {
-			c.unseen(host, v)
+		if why := c.obs.unseen(host); why != nil {
+			c.of("vault:"+host, "vault_not_checked", "purge protection, retention, firewall, rights, locks and subscription of vault "+host+" were not checked: "+why.Detail)
 			continue
 		}
+		v := c.obs.Vaults[host]
 		c.setUp(host, v)
-		c.network(host, v)
+		c.judged(host, v.judgeNetwork(host))
 		c.services(host, v, users[host])
 		c.own(host, v)
 	}
@@ -91,18 +91,11 @@ func (c *inspection) of(subject, code, seen string, more ...string) {
 		Remedy: strings.Join(append([]string{kind.Remedy}, more...), ": "), Passing: kind.Level != LevelError})
 }
 
-// unseen says why nothing of a vault is known at Resource Manager.
-func (c *inspection) unseen(host string, v VaultObservation) {
-	why := "Keyroll's identity sees no such vault there"
-	switch {
-	case v.Trouble != nil:
-		why = v.Trouble.Detail
-	case c.obs.VaultsTrouble != nil:
-		why = c.obs.VaultsTrouble.Detail
-	case c.obs.Vaults == nil:
-		why = "it was not read"
+// judged makes the finding of a judgement that is not in order.
+func (c *inspection) judged(host string, j judgement) {
+	if j.code != "" {
+		c.of("vault:"+host, j.code, j.seen, j.more...)
 	}
-	c.of("vault:"+host, "vault_not_checked", "purge protection, retention, firewall, rights, locks and subscription of vault "+host+" were not checked: "+why)
 }
 
 // shared is seen in the declaration alone.
@@ -200,58 +193,19 @@ func (c *inspection) setUp(host string, v VaultObservation) {
 	}
 }
 
-func (c *inspection) network(host string, v VaultObservation) {
-	switch {
-	case v.Network == nil:
-		c.of("vault:"+host, "network_not_checked", "vault "+host+" shows no network rules, so whether a firewall keeps Microsoft 365 out was not checked")
-	case !v.Network.Admits():
-		c.of("vault:"+host, "vault_firewall_denies_microsoft", fmt.Sprintf("vault %s has default action %s, public access %s, and lets no trusted services through (bypass %s)",
-			host, v.Network.DefaultAction, v.Network.PublicAccess, v.Network.Bypass))
-	}
-}
-
 // services: the one that wraps for each policy must be able to.
 func (c *inspection) services(host string, v VaultObservation, users []PlanPolicy) {
-	subject := "vault:" + host
 	done := map[Workload]bool{}
 	for _, p := range users {
-		if done[p.Workload] {
-			continue
-		}
-		done[p.Workload] = true
-		who := c.inv.Azure.ServicePrincipals.Of(p.Workload)
-		what := "whether the service of " + string(p.Workload) + " may use the keys of vault " + host + " was not checked: "
-		switch {
-		case v.GrantsTrouble != nil:
-			c.of(subject, "service_principal_not_checked", what+v.GrantsTrouble.Detail)
-			continue
-		case who == "":
-			c.of(subject, "service_principal_not_checked", what+"its object id in this tenant is not declared",
-				"(Get-AzADServicePrincipal -ApplicationId "+ServiceAppID(p.Workload)+").Id shows it")
-			continue
-		}
-		missing, open := v.lacks(who, MayGet, MayWrap, MayUnwrap)
-		switch {
-		case open:
-			c.of(subject, "service_principal_not_checked", what+"only a group, or a role under a condition, has the rights, and who is meant cannot be seen")
-		case len(missing) > 0:
-			c.of(subject, "service_principal_denied", fmt.Sprintf("the service of %s (%s) lacks %s on the keys of vault %s", p.Workload, who, join(missing), host))
+		if !done[p.Workload] {
+			done[p.Workload] = true
+			c.judged(host, v.judgeService(host, p.Workload, c.inv.Azure.ServicePrincipals.Of(p.Workload)))
 		}
 	}
 }
 
 // own: what Keyroll's identity may do, and may not.
 func (c *inspection) own(host string, v VaultObservation) {
-	subject := "vault:" + host
-	what := "what Keyroll's own identity may do with the keys of vault " + host + " was not checked: "
-	switch {
-	case v.GrantsTrouble != nil:
-		c.of(subject, "credential_not_checked", what+v.GrantsTrouble.Detail)
-		return
-	case c.obs.Self == "":
-		c.of(subject, "credential_not_checked", what+"its token does not say which principal it is")
-		return
-	}
 	wanted := []KeyRight{MayGet, MayList}
 	if slices.ContainsFunc(c.plan.Keys, func(pk PlanKey) bool {
 		k, _ := c.inv.KeyByID(pk.ID)
@@ -259,29 +213,8 @@ func (c *inspection) own(host string, v VaultObservation) {
 	}) {
 		wanted = append(wanted, MayCreate)
 	}
-	missing, open := v.lacks(c.obs.Self, wanted...)
-	switch {
-	case open:
-		c.of(subject, "credential_not_checked", what+"only a group, or a role under a condition, has the rights, and who is meant cannot be seen")
-	case len(missing) > 0:
-		c.of(subject, "credential_lacks_rights", fmt.Sprintf("Keyroll's identity (%s) lacks %s on the keys of vault %s", c.obs.Self, join(missing), host))
+	c.judged(host, v.judgeOwn(host, c.obs.Self, wanted...))
+	if j := v.judgeBounds(host, c.obs.Self); j.code == codeMayDelete {
+		c.judged(host, j)
 	}
-	var much []KeyRight
-	may, _ := v.rights(c.obs.Self)
-	for _, r := range []KeyRight{MayDelete, MayPurge} {
-		if slices.Contains(may, r) {
-			much = append(much, r)
-		}
-	}
-	if len(much) > 0 {
-		c.of(subject, "credential_may_delete", fmt.Sprintf("Keyroll's identity (%s) may %s keys of vault %s; it never does", c.obs.Self, join(much), host))
-	}
-}
-
-func join(rights []KeyRight) string {
-	out := make([]string, len(rights))
-	for i, r := range rights {
-		out[i] = string(r)
-	}
-	return strings.Join(out, ", ")
 }

@@ -276,7 +276,8 @@ func (s *Store) openRollsOf(ctx context.Context, tenantID string) ([]roll.Roll, 
 type DriftStats struct {
 	// Items that stand, by code.
 	Items map[string]int
-	// NotChecked counts what the last looks could not check.
+	// NotChecked counts what the last looks could not check. What there was no
+	// reason to ask about is not among it.
 	NotChecked int
 	// Oldest is the oldest last complete comparison; a tenant that has none
 	// counts from its declaration. Nil without tenants.
@@ -286,8 +287,8 @@ type DriftStats struct {
 // DriftStats reads them.
 func (s *Store) DriftStats(ctx context.Context) (DriftStats, error) {
 	st := DriftStats{Items: map[string]int{}}
-	err := s.pool.QueryRow(ctx, `SELECT coalesce(sum(jsonb_array_length(c.not_checked)), 0), min(coalesce(c.compared_at, t.declared_at))
-	  FROM tenant_comparisons c JOIN tenants t ON t.id = c.tenant_id WHERE t.retired_at IS NULL`).Scan(&st.NotChecked, &st.Oldest)
+	err := s.pool.QueryRow(ctx, `SELECT coalesce(sum((SELECT count(*) FROM jsonb_array_elements(c.not_checked) n WHERE n->>'code' <> $1)), 0), min(coalesce(c.compared_at, t.declared_at))
+	  FROM tenant_comparisons c JOIN tenants t ON t.id = c.tenant_id WHERE t.retired_at IS NULL`, roll.CodeNotAsked).Scan(&st.NotChecked, &st.Oldest)
 	if err != nil {
 		return st, fmt.Errorf("reading the figures of drift: %w", err)
 	}

@@ -1,8 +1,10 @@
 package survey
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -26,11 +28,17 @@ func (g *Gateway) Azure(inv roll.Inventory) (*arm.Client, error) {
 	})
 }
 
+// errNoSubscription: an identity without any role is shown an empty list.
+var errNoSubscription = errors.New("the identity sees no subscription there")
+
 // azureTrouble is trouble for reads whose failure never fails a survey, not
 // even one that will pass: the plan says not_checked and does not wait.
 func azureTrouble(err error) *roll.Trouble {
 	if err == nil {
 		return nil
+	}
+	if errors.Is(err, errNoSubscription) {
+		return &roll.Trouble{Code: "not_granted", Detail: err.Error()}
 	}
 	if e, ok := msapi.AsError(err); ok {
 		return &roll.Trouble{Code: string(e.Kind), Detail: e.Error()}
@@ -57,7 +65,7 @@ func (s *surveyor) azure(ctx context.Context) {
 		subs, err = c.Subscriptions(ctx)
 	}
 	if err == nil && len(subs) == 0 {
-		err = errors.New("the identity sees no subscription there")
+		err = errNoSubscription
 	}
 	for _, sub := range subs {
 		a.wait.Go(func() { a.subscription(ctx, sub) })
@@ -66,7 +74,20 @@ func (s *surveyor) azure(ctx context.Context) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.obs.Self, s.obs.Vaults = self, a.vaults
-	s.obs.VaultsTrouble = azureTrouble(errors.Join(append(a.failed, err)...))
+	s.obs.VaultsTrouble = azureTrouble(firstPassing(append(a.failed, err)...))
+}
+
+// firstPassing joins errors, those that will pass first: beside one that will
+// not, a vault that was not seen may be there all the same, so they count.
+func firstPassing(errs ...error) error {
+	place := func(err error) int {
+		if e, ok := msapi.AsError(err); ok && e.Retryable() {
+			return 0
+		}
+		return 1
+	}
+	slices.SortStableFunc(errs, func(x, y error) int { return cmp.Compare(place(x), place(y)) })
+	return errors.Join(errs...)
 }
 
 type azureReader struct {

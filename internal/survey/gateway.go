@@ -51,11 +51,15 @@ func (g *Gateway) Cloud(inv roll.Inventory) (msapi.Cloud, error) { return g.clou
 
 // Grantee says who is granted to in the tenant, and in which cloud.
 func (g *Gateway) Grantee(inv roll.Inventory) roll.Grantee {
+	out := roll.Grantee{ClientID: g.creds.ClientID(inv.Credential)}
+	if out.ClientID == "" {
+		out.ObjectID, out.ResourceID = g.creds.IdentityIDs(inv.Credential)
+	}
 	cloud, err := g.clouds.ByName(inv.Cloud)
 	if err != nil {
-		return roll.Grantee{ClientID: g.creds.ClientID(inv.Credential)}
+		return out
 	}
-	out := roll.Grantee{ClientID: g.creds.ClientID(inv.Credential), Authority: cloud.Authority, HSMSuffix: cloud.HSMSuffix}
+	out.Authority, out.HSMSuffix = cloud.Authority, cloud.HSMSuffix
 	switch cloud.Name {
 	case msapi.CloudPublic:
 		out.AzureCloud, out.ExchangeEnvironment = "AzureCloud", "O365Default"

@@ -30,11 +30,15 @@ func (g *Gateway) Survey(ctx context.Context, inv roll.Inventory) (roll.Observat
 }
 
 // Discover reads what Survey reads, and which multi-workload policy is
-// assigned: for comparisons, which a plan's patience does not depend on.
+// assigned: for comparisons, which a plan's patience does not depend on. What
+// Resource Manager shows is for the checklist.
 func (g *Gateway) Discover(ctx context.Context, inv roll.Inventory) (roll.Observation, error) {
 	s := g.surveyor(inv)
 	s.assigned = true
 	s.readAll(ctx, inv.UsesExchange())
+	if len(inv.Keys) > 0 {
+		s.wait.Go(func() { s.azure(ctx) })
+	}
 	return s.end()
 }
 
