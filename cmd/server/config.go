@@ -93,6 +93,12 @@ type Config struct {
 	SharePointCall time.Duration `env:"SHAREPOINT_CALL" envDefault:"2m"`
 	// How long after that its effect may still land. Danger: too short, and an operation may be asked for twice.
 	SharePointSettle time.Duration `env:"SHAREPOINT_SETTLE" envDefault:"5m"`
+	// How long an attempt may take whose calls are runbook jobs; a job that takes longer is watched, and not sent again.
+	AutomationCall time.Duration `env:"AUTOMATION_CALL" envDefault:"15m"`
+	// How long after that Azure Automation may still take a job in. Danger: too short, and an operation may be asked for twice.
+	AutomationSettle time.Duration `env:"AUTOMATION_SETTLE" envDefault:"5m"`
+	// How often SharePoint is asked by runbook; each look is a job.
+	AutomationPoll time.Duration `env:"AUTOMATION_POLL" envDefault:"15m"`
 	// How long the reads of one step may take.
 	ReadCall time.Duration `env:"READ_CALL" envDefault:"1m"`
 	// How often SharePoint is asked how far it is. Danger: Microsoft throttles a tenant that is asked too often.
@@ -124,7 +130,7 @@ func (c Config) jobs() jobs.Config {
 	return jobs.Config{
 		Heartbeat: c.Heartbeat, Silent: c.WorkerSilence, Stale: c.WorkerStale, Sweep: c.Sweep, Lane: c.Lane,
 		CallKeyVault: c.KeyVaultCall, CallExchange: c.ExchangeCall, CallSharePoint: c.SharePointCall, CallRead: c.ReadCall,
-		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle,
+		SettleKeyVault: c.KeyVaultSettle, SettleExchange: c.ExchangeSettle, SettleSharePoint: c.SharePointSettle, CallAutomation: c.AutomationCall, SettleAutomation: c.AutomationSettle, PollRunbook: c.AutomationPoll,
 		Poll: c.SharePointPoll, QueueCheck: c.SharePointQueueCheck, Dwell: c.SharePointDwell, Reads: c.SharePointReads, Mailbox: c.MailboxCheck,
 		Evidence: c.EvidenceCheck, Ledger: c.LedgerCheck, LedgerRate: c.LedgerRate, LedgerPause: c.LedgerPause, Drift: c.DriftCheck, DriftRetry: c.DriftRetry,
 		BackoffBase: c.BackoffBase, BackoffMax: c.BackoffMax, Workers: c.Workers,

@@ -131,7 +131,7 @@ func (c Config) checkPositive(k *checker) {
 		{"STUCK_SHAREPOINT_NO_PERCENT", c.StuckSharePointNoPercent}, {"HEARTBEAT", c.Heartbeat}, {"WORKER_STALE", c.WorkerStale},
 		{"WORKER_SILENCE", c.WorkerSilence}, {"SWEEP", c.Sweep}, {"LANE", c.Lane}, {"BACKOFF_BASE", c.BackoffBase},
 		{"KEY_VAULT_CALL", c.KeyVaultCall}, {"KEY_VAULT_SETTLE", c.KeyVaultSettle}, {"EXCHANGE_CALL", c.ExchangeCall},
-		{"EXCHANGE_SETTLE", c.ExchangeSettle}, {"SHAREPOINT_CALL", c.SharePointCall}, {"SHAREPOINT_SETTLE", c.SharePointSettle},
+		{"EXCHANGE_SETTLE", c.ExchangeSettle}, {"SHAREPOINT_CALL", c.SharePointCall}, {"SHAREPOINT_SETTLE", c.SharePointSettle}, {"AUTOMATION_CALL", c.AutomationCall}, {"AUTOMATION_SETTLE", c.AutomationSettle}, {"AUTOMATION_POLL", c.AutomationPoll},
 		{"READ_CALL", c.ReadCall}, {"SHAREPOINT_POLL", c.SharePointPoll}, {"SHAREPOINT_QUEUE_CHECK", c.SharePointQueueCheck},
 		{"SHAREPOINT_DWELL", c.SharePointDwell}, {"MAILBOX_CHECK", c.MailboxCheck}, {"EVIDENCE_CHECK", c.EvidenceCheck}, {"LEDGER_CHECK", c.LedgerCheck}, {"LEDGER_PAUSE", c.LedgerPause},
 		{"DRIFT_CHECK", c.DriftCheck}, {"DRIFT_RETRY", c.DriftRetry},
@@ -164,6 +164,7 @@ func (c Config) checkProduction(k *checker) {
 	}
 	least(c.KeyVaultSettle, 10*time.Second, "KEY_VAULT_SETTLE", "or a late answer means a second key version")
 	least(c.SharePointSettle, time.Minute, "SHAREPOINT_SETTLE", "or an operation may be asked for twice")
+	least(c.AutomationSettle, time.Minute, "AUTOMATION_SETTLE", "or an operation may be asked for twice")
 	least(c.SharePointDwell, time.Minute, "SHAREPOINT_DWELL", "or an operation that has not begun yet looks done")
 	least(c.SharePointPoll, 10*time.Second, "SHAREPOINT_POLL", "or Microsoft throttles the tenant")
 	least(c.LedgerCheck, 5*time.Minute, "LEDGER_CHECK", "or Key Vault throttles the tenants' own use of their keys")

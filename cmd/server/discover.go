@@ -48,10 +48,11 @@ shows the drift as a table. It records nothing: POST /v1/tenants/{id}/discover d
 Credentials come from KEYROLL_CREDENTIALS_FILE. Exit code 1 says that something could not be
 proposed, differs, or could not be read.`,
 		examples: []string{
-			"server discover --tenant 6c1f… --credential contoso --admin-url https://contoso-admin.sharepoint.com > contoso.json",
-			"server discover --tenant 6c1f… --credential contoso --admin-url NAM=https://contoso-admin.sharepoint.com \\",
-			"  --admin-url EUR=https://contosoeur-admin.sharepoint.com > contoso.json",
-			"server discover --tenant 6c1f… --credential contoso --admin-url https://contoso-admin.sharepoint.com --checklist",
+			"server discover --tenant 6c1f… --credential contoso \\",
+			"  --admin-url https://contoso-admin.sharepoint.com > contoso.json",
+			"server discover --tenant 6c1f… --credential contoso --checklist \\",
+			"  --admin-url NAM=https://contoso-admin.sharepoint.com \\",
+			"  --admin-url EUR=https://contosoeur-admin.sharepoint.com",
 			"server discover --tenant 6c1f…",
 		},
 		setup: func(p *program, flags *flag.FlagSet) func(context.Context, []string) error {

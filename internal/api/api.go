@@ -8,6 +8,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
@@ -27,7 +28,8 @@ const (
 	IdleTimeout       = 60 * time.Second
 	MaxHeaderBytes    = 16 << 10
 	// RequestTimeout ends the context of a request while there is still time to
-	// answer with a problem.
+	// answer with a problem. A route whose reads may be runbook jobs has more
+	// (x-keyroll-patience-seconds in the contract).
 	RequestTimeout = 25 * time.Second
 )
 
@@ -100,7 +102,14 @@ func limitTime(next http.Handler) http.Handler {
 			next.ServeHTTP(w, r)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), RequestTimeout)
+		if ex.op.patience > RequestTimeout {
+			// The server's own bound on the answer would come first.
+			if err := http.NewResponseController(w).SetWriteDeadline(time.Now().Add(ex.op.patience + writePatience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+				writeProblem(w, r, fmt.Errorf("giving a slow route its time: %w", err))
+				return
+			}
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), ex.op.patience)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/routers"
@@ -21,6 +22,10 @@ const actionExtension = "x-keyroll-action"
 // streamExtension names the media type that a route streams for as long as it
 // takes, beside or in place of an answer within RequestTimeout.
 const streamExtension = "x-keyroll-stream"
+
+// patienceExtension gives the seconds that a route may take where its reads are
+// slow: a runbook job that asks SharePoint or Exchange takes minutes.
+const patienceExtension = "x-keyroll-patience-seconds"
 
 // contract is openapi.yaml, loaded: which routes there are, what each takes and
 // who may use it. The middlewares ask it; nothing about a route is said twice.
@@ -40,8 +45,10 @@ type operation struct {
 	// onlyStreams says that it has no other answer.
 	streams     string
 	onlyStreams bool
-	route       *routers.Route
-	params      map[string]string
+	// patience is how long the route's answer may take.
+	patience time.Duration
+	route    *routers.Route
+	params   map[string]string
 }
 
 func loadContract() (*contract, error) {
@@ -89,9 +96,12 @@ func (c *contract) checkActions() error {
 }
 
 func newOperation(path string, op *openapi3.Operation) *operation {
-	o := &operation{id: op.OperationID, path: path, open: op.Security != nil && len(*op.Security) == 0}
+	o := &operation{id: op.OperationID, path: path, patience: RequestTimeout, open: op.Security != nil && len(*op.Security) == 0}
 	if name, ok := op.Extensions[actionExtension].(string); ok {
 		o.action = access.Action(name)
+	}
+	if s, ok := op.Extensions[patienceExtension].(float64); ok {
+		o.patience = time.Duration(s) * time.Second
 	}
 	if kind, ok := op.Extensions[streamExtension].(string); ok {
 		ok := op.Responses.Status(http.StatusOK)

@@ -50,17 +50,22 @@ type Bundle struct {
 
 // Roll is the roll's own part.
 type Roll struct {
-	ID          string        `json:"id"`
-	Version     int64         `json:"version"`
-	State       roll.State    `json:"state"`
-	EndCode     string        `json:"end_code,omitempty"`
-	EndNote     string        `json:"end_note,omitempty"`
-	Outcome     roll.Evidence `json:"outcome,omitempty"`
-	Reason      roll.Reason   `json:"reason"`
-	RequestedBy string        `json:"requested_by"`
-	RequestedAt time.Time     `json:"requested_at"`
-	EndedAt     *time.Time    `json:"ended_at,omitempty"`
-	LeftBehind  []roll.Made   `json:"left_behind,omitempty"`
+	ID      string     `json:"id"`
+	Version int64      `json:"version"`
+	State   roll.State `json:"state"`
+	EndCode string     `json:"end_code,omitempty"`
+	EndNote string     `json:"end_note,omitempty"`
+	// Outcome is the weakest evidence at the roll's end; CurrentOutcome counts
+	// what was found since.
+	Outcome        roll.Evidence `json:"outcome,omitempty"`
+	CurrentOutcome roll.Evidence `json:"current_outcome,omitempty"`
+	Reason         roll.Reason   `json:"reason"`
+	// Emergency says why the roll went through change windows and freezes.
+	Emergency   string      `json:"emergency,omitempty"`
+	RequestedBy string      `json:"requested_by"`
+	RequestedAt time.Time   `json:"requested_at"`
+	EndedAt     *time.Time  `json:"ended_at,omitempty"`
+	LeftBehind  []roll.Made `json:"left_behind,omitempty"`
 }
 
 // Key is a root key before and after the roll.
@@ -102,8 +107,12 @@ type Policy struct {
 	GUID     string        `json:"guid,omitempty"`
 	Geo      string        `json:"geo,omitempty"`
 	Covers   string        `json:"covers"`
-	Evidence roll.Evidence `json:"evidence"`
-	Source   string        `json:"source,omitempty"`
+	// Evidence, its Source and since when it is known, as it stands now;
+	// EvidenceAtEnd is what it was when the roll ended.
+	Evidence      roll.Evidence `json:"evidence"`
+	Source        string        `json:"source,omitempty"`
+	At            *time.Time    `json:"at,omitempty"`
+	EvidenceAtEnd roll.Evidence `json:"evidence_at_end"`
 }
 
 // Mailbox is a sample mailbox that was watched. A change of its value proves
@@ -131,14 +140,19 @@ type Audit struct {
 func Of(r roll.Roll) Bundle {
 	b := Bundle{Format: Format, Simulated: r.Simulated, Final: r.State.Final(), TenantID: r.TenantID, Plan: r.Plan, Steps: r.Steps,
 		Approvals: []roll.Approval{}, Keys: []Key{}, Policies: []Policy{}, Mailboxes: []Mailbox{},
-		Roll: Roll{ID: r.ID, Version: r.Version, State: r.State, EndCode: r.EndCode, EndNote: r.EndNote, Outcome: r.Outcome, Reason: r.Request.Reason,
+		Roll: Roll{ID: r.ID, Version: r.Version, State: r.State, EndCode: r.EndCode, EndNote: r.EndNote, Outcome: r.Outcome, CurrentOutcome: r.CurrentOutcome(), Reason: r.Request.Reason,
 			RequestedBy: r.Requester.Subject, RequestedAt: r.CreatedAt, EndedAt: r.EndedAt, LeftBehind: r.LeftBehind}}
+	if e := r.Request.Emergency; e != nil {
+		b.Roll.Emergency = e.Reason
+	}
 	for _, k := range r.Keys {
 		b.Keys = append(b.Keys, Key{ID: k.ID, VaultURL: k.VaultURL, Name: k.Name, OldVersion: k.OldVersion, NewVersion: k.NewVersion, Adopted: k.Adopted, Ledger: []LedgerVersion{}})
 	}
 	for _, p := range r.Plan.Policies {
-		evidence, source := r.PolicyEvidence(p.ID)
-		b.Policies = append(b.Policies, Policy{ID: p.ID, Workload: p.Workload, Name: p.Name, GUID: p.GUID, Geo: p.Geo, Covers: p.Covers, Evidence: evidence, Source: source})
+		evidence, source, at := r.CurrentEvidence(p.ID)
+		end, _ := r.PolicyEvidence(p.ID)
+		b.Policies = append(b.Policies, Policy{ID: p.ID, Workload: p.Workload, Name: p.Name, GUID: p.GUID, Geo: p.Geo, Covers: p.Covers,
+			Evidence: evidence, Source: source, At: at, EvidenceAtEnd: end})
 	}
 	return b
 }

@@ -91,10 +91,32 @@ func TestPageSaysTextAndHonestWords(t *testing.T) {
 	}
 	for level, want := range map[roll.Evidence]string{roll.Confirmed: "observed at Microsoft", roll.InUse: "wrapping with the version", roll.Accepted: "documents no signal",
 		roll.Attested: "a named person", roll.Unknown: "not known"} {
-		b := evidence.Of(roll.Roll{ID: "r1", State: roll.Succeeded, Outcome: level})
+		b := evidence.Of(ended(level))
 		b.TakenAt = at
 		if page := file(t, write(t, b), "evidence.html"); !strings.Contains(page, want) {
 			t.Errorf("%s: the page does not say %q", level, want)
 		}
+	}
+}
+
+// ended is a roll of one policy that ended with the evidence.
+func ended(level roll.Evidence) roll.Roll {
+	end := at
+	return roll.Roll{ID: "r1", State: roll.Succeeded, Outcome: level, Round: 1, Plan: roll.Plan{Policies: []roll.PlanPolicy{{ID: "exo-na", Workload: roll.Exchange}}},
+		Steps: []roll.Step{{N: 1, Round: 1, Kind: roll.Verify, Policy: "exo-na", State: roll.StepSucceeded, EndedAt: &end, Result: roll.Result{Evidence: level, Source: "as it was"}}}}
+}
+
+// What was found after the end stands beside what was known at the end, and
+// does not replace it.
+func TestLaterEvidenceStandsBeside(t *testing.T) {
+	r := ended(roll.Accepted)
+	r.Later = []roll.LaterEvidence{{Policy: "exo-na", Evidence: roll.InUse, Source: "the log", At: at.Add(time.Hour)}}
+	b := evidence.Of(r)
+	b.TakenAt = at
+	if p := b.Policies[0]; p.Evidence != roll.InUse || p.EvidenceAtEnd != roll.Accepted || p.Source != "the log" || b.Roll.Outcome != roll.Accepted || b.Roll.CurrentOutcome != roll.InUse {
+		t.Errorf("bundle %+v %+v", b.Roll, p)
+	}
+	if page := file(t, write(t, b), "evidence.html"); !strings.Contains(page, "accepted when the roll ended") {
+		t.Error("the page hides what was known at the end")
 	}
 }

@@ -78,6 +78,12 @@ func (w *world) to(t time.Time) {
 }
 
 func (w *world) end(geo string, o *op) {
+	if !o.ours && w.slots[geo+"/"+o.slot] != "" {
+		// Somebody rolls a version of ours away, perhaps before anybody saw that
+		// ours had ended: no gap after it can be known. (A step halts there by
+		// rule 6, which looks at the slot and is not part of this model.)
+		delete(w.ended, geo)
+	}
 	w.slots[geo+"/"+o.slot] = o.version
 	delete(w.ops, geo)
 	if o.ours {
