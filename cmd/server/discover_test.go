@@ -78,7 +78,7 @@ func TestDiscoverIncomplete(t *testing.T) {
 		t.Errorf("what is to be granted: %s", told)
 	}
 	code, out, _ = shell(t.Context(), h.environ, "discover", "--tenant", sim.ContosoTenant, "--credential", "contoso", "--admin-url", "https://contoso-admin.sharepoint.com", "--checklist")
-	if code != exitDone || !strings.Contains(out, "[missing] exchange_role_group exchange") || !strings.Contains(out, "Add-RoleGroupMember -Identity Keyroll -Member "+sim.ContosoClientID) {
+	if code != exitDone || !strings.Contains(out, "[missing] exchange_role_group exchange") || !strings.Contains(out, "Add-RoleGroupMember -Identity 'Keyroll' -Member "+sim.ContosoClientID) {
 		t.Errorf("checklist: exit %d: %s", code, out)
 	}
 	for name, args := range map[string][]string{

@@ -20,6 +20,9 @@ import (
 // Defines values for ChecklistItemID.
 const (
 	ChecklistItemIDAdminConsent         ChecklistItemID = "admin_consent"
+	ChecklistItemIDAutomationExchange   ChecklistItemID = "automation_exchange"
+	ChecklistItemIDAutomationKeyroll    ChecklistItemID = "automation_keyroll"
+	ChecklistItemIDAutomationSharepoint ChecklistItemID = "automation_sharepoint"
 	ChecklistItemIDExchangeAppRole      ChecklistItemID = "exchange_app_role"
 	ChecklistItemIDExchangeRoleGroup    ChecklistItemID = "exchange_role_group"
 	ChecklistItemIDSharepointAppRole    ChecklistItemID = "sharepoint_app_role"
@@ -34,6 +37,12 @@ const (
 func (e ChecklistItemID) Valid() bool {
 	switch e {
 	case ChecklistItemIDAdminConsent:
+		return true
+	case ChecklistItemIDAutomationExchange:
+		return true
+	case ChecklistItemIDAutomationKeyroll:
+		return true
+	case ChecklistItemIDAutomationSharepoint:
 		return true
 	case ChecklistItemIDExchangeAppRole:
 		return true

@@ -81,6 +81,7 @@ func Checklist(inv Inventory, g Grantee, reads []Read, proof Proof) []Grant {
 	for _, host := range inv.hosts() {
 		c.vault(host)
 	}
+	c.automation()
 	c.findClientID()
 	return c.out
 }
@@ -194,28 +195,35 @@ func (c *checklist) exchange() {
 	c.out = append(c.out, Grant{ID: "exchange_app_role", Subject: "exchange", NeededFor: "reading and refreshing Exchange and multi-workload policies: the application role Exchange.ManageAsApp",
 		State: state, Seen: seen, Shell: "browser", Commands: []string{fmt.Sprintf("%s/%s/adminconsent?client_id=%s", c.g.Authority, c.inv.TenantID, c.g.ClientID)},
 		Note: "It comes with the admin consent; by itself it lets the application sign in and do nothing."})
+	native, runbook := c.byRunbook(Place(Exchange, ""))
+	if runbook {
+		c.out[len(c.out)-1].State, c.out[len(c.out)-1].Seen = GrantUnknown, native
+	}
 	state, seen = c.state([]string{"forbidden", "unauthorized"}, sources...)
-	if state == GrantDone && c.proof.Refreshed {
+	if runbook {
+		state, seen = GrantUnknown, native
+	} else if state == GrantDone && c.proof.Refreshed {
 		seen += ", and Keyroll has refreshed a policy"
 	} else if state == GrantDone {
 		state, seen = GrantUnknown, seen+"; whether a refresh is permitted shows at the first one"
 	}
 	c.out = append(c.out, Grant{ID: "exchange_role_group", Subject: "exchange", NeededFor: "running the data encryption policy cmdlets",
-		State: state, Seen: seen, Shell: "exchange_powershell", Commands: c.roleGroup(),
+		State: state, Seen: seen, Shell: "exchange_powershell", Commands: c.roleGroup("Keyroll", c.g.ClientID, "(az ad sp show --id "+c.g.ClientID+" --query id --output tsv)"),
 		Note: "The roles hold only the cmdlets that Keyroll runs, and of the Set cmdlets only Identity, Refresh and Confirm: not the parameters that ask for a data purge or replace keys. " +
 			"Microsoft names the Compliance Administrator role for these cmdlets; smaller roles are not verified against a live tenant. The object id is that of the enterprise application in this tenant."})
 }
 
-// roleGroup makes management roles that hold no more than Keyroll runs.
-func (c *checklist) roleGroup() []string {
+// roleGroup makes management roles that hold no more than Keyroll runs, named
+// after the group, and an application their holder: app and object are its ids.
+func (c *checklist) roleGroup(group, app, object string) []string {
 	out := []string{
 		"Connect-ExchangeOnline -ExchangeEnvironmentName " + c.g.ExchangeEnvironment,
-		fmt.Sprintf("New-ServicePrincipal -AppId %s -ObjectId (az ad sp show --id %s --query id --output tsv) -DisplayName Keyroll", c.g.ClientID, c.g.ClientID),
+		fmt.Sprintf("New-ServicePrincipal -AppId %s -ObjectId %s -DisplayName '%s'", app, object, group),
 	}
 	var roles []string
 	for _, set := range []struct{ set, role, keep string }{
-		{"Set-DataEncryptionPolicy", "Keyroll Exchange DEP", "'Get-DataEncryptionPolicy','Set-DataEncryptionPolicy','Get-MailboxStatistics'"},
-		{"Set-M365DataAtRestEncryptionPolicy", "Keyroll M365 DEP", "'Get-M365DataAtRestEncryptionPolicy','Set-M365DataAtRestEncryptionPolicy','Get-M365DataAtRestEncryptionPolicyAssignment','Test-M365DataAtRestEncryptionPolicy'"},
+		{"Set-DataEncryptionPolicy", group + " Exchange DEP", "'Get-DataEncryptionPolicy','Set-DataEncryptionPolicy','Get-MailboxStatistics'"},
+		{"Set-M365DataAtRestEncryptionPolicy", group + " M365 DEP", "'Get-M365DataAtRestEncryptionPolicy','Set-M365DataAtRestEncryptionPolicy','Get-M365DataAtRestEncryptionPolicyAssignment','Test-M365DataAtRestEncryptionPolicy'"},
 	} {
 		roles = append(roles, "'"+set.role+"'")
 		out = append(out,
@@ -224,15 +232,17 @@ func (c *checklist) roleGroup() []string {
 			fmt.Sprintf("Set-ManagementRoleEntry '%s\\%s' -Parameters Identity,Refresh,Confirm", set.role, set.set))
 	}
 	return append(out,
-		"New-ManagementRole -Name 'Keyroll mailboxes' -Parent (Get-ManagementRole -Cmdlet Get-MailboxStatistics | Where-Object Name -Like 'View-Only*' | Select-Object -First 1).Name",
-		"Get-ManagementRoleEntry 'Keyroll mailboxes\\*' | Where-Object Name -NE 'Get-MailboxStatistics' | ForEach-Object { Remove-ManagementRoleEntry \"Keyroll mailboxes\\$($_.Name)\" -Confirm:$false }",
-		"New-RoleGroup -Name Keyroll -Roles "+strings.Join(append(roles, "'Keyroll mailboxes'"), ","),
-		"Add-RoleGroupMember -Identity Keyroll -Member "+c.g.ClientID)
+		"New-ManagementRole -Name '"+group+" mailboxes' -Parent (Get-ManagementRole -Cmdlet Get-MailboxStatistics | Where-Object Name -Like 'View-Only*' | Select-Object -First 1).Name",
+		"Get-ManagementRoleEntry '"+group+" mailboxes\\*' | Where-Object Name -NE 'Get-MailboxStatistics' | ForEach-Object { Remove-ManagementRoleEntry \""+group+" mailboxes\\$($_.Name)\" -Confirm:$false }",
+		"New-RoleGroup -Name '"+group+"' -Roles "+strings.Join(append(roles, "'"+group+" mailboxes'"), ","),
+		"Add-RoleGroupMember -Identity '"+group+"' -Member "+app)
 }
 
 func (c *checklist) geo(geo Geo) {
 	state, seen := c.state([]string{"forbidden", "unauthorized"}, "geo:"+geo.ID)
-	if state == GrantDone && c.proof.Rolled[geo.ID] {
+	if native, ok := c.byRunbook(Place(SharePoint, geo.ID)); ok {
+		state, seen = GrantUnknown, native
+	} else if state == GrantDone && c.proof.Rolled[geo.ID] {
 		seen += ", and Keyroll has rolled a key there"
 	}
 	c.out = append(c.out, Grant{ID: "sharepoint_app_role", Subject: "geo:" + geo.ID, NeededFor: "reading SharePoint's key status and rolling its keys: the application role Sites.FullControl.All",

@@ -21,12 +21,17 @@ func grantee() roll.Grantee {
 		AzureCloud: "AzureCloud", ExchangeEnvironment: "O365Default", HSMSuffix: "managedhsm.azure.net"}
 }
 
+func account() *roll.AutomationAccount {
+	return &roll.AutomationAccount{Account: "/subscriptions/5ab50000-0000-4000-8000-000000000001/resourceGroups/keyroll/providers/Microsoft.Automation/automationAccounts/contoso-keyroll"}
+}
+
 // TestChecklistCommands: every command, word for word, stands in a file that a
 // reviewer reads; one of the vaults is a Managed HSM.
 func TestChecklistCommands(t *testing.T) {
 	t.Parallel()
 	inv := contoso()
 	inv.Keys[5].VaultURL = "https://contoso-hsm.managedhsm.azure.net"
+	inv.Automation = account()
 	var b strings.Builder
 	for _, g := range roll.Checklist(inv, grantee(), nil, roll.Proof{}) {
 		fmt.Fprintf(&b, "== %s %s (%s)\n%s\n", g.ID, g.Subject, g.Shell, g.NeededFor)
@@ -61,6 +66,7 @@ func TestChecklistGrantsNothingMore(t *testing.T) {
 	t.Parallel()
 	inv := contoso()
 	inv.Keys[5].VaultURL = "https://contoso-hsm.managedhsm.azure.net"
+	inv.Automation = account()
 	never := regexp.MustCompile(`(?i)delete|purge|recover|restore|backup|import|export|keys/write|keys/update|vaults/\*|keys/\*|managedhsm/\*|` +
 		`Crypto Officer|Crypto User'|Administrator|Contributor|Owner|AzureKeyIDs|Replace`)
 	for _, g := range roll.Checklist(inv, grantee(), nil, roll.Proof{}) {

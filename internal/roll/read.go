@@ -10,7 +10,8 @@ import (
 // "vault:<host>", and where it is seen there, so is each of its rights, with
 // the code of a finding as trouble where it is not as it should be:
 // "vault:<host>/own", "/bounds" and "/network", and "/service:<workload>" for
-// each workload that uses it.
+// each workload that uses it. A probe of a transport is
+// "transport:<place>:<transport>".
 type Read struct {
 	Source  string   `json:"source"`
 	Trouble *Trouble `json:"trouble,omitempty"`
@@ -38,6 +39,7 @@ func Reads(inv Inventory, obs Observation) []Read {
 			out = append(out, Read{Source: "workload:" + string(w)})
 		}
 	}
+	out = append(out, probeReads(inv, obs)...)
 	if obs.Vaults == nil && obs.VaultsTrouble == nil {
 		return out
 	}
