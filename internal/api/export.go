@@ -60,12 +60,21 @@ func (e export) write(w http.ResponseWriter) error {
 }
 
 // harmless keeps a cell from being taken for a formula by a program that opens
-// the file: people typed some of these texts.
+// the file: people typed some of these texts. Where a semicolon parts the cells
+// (as in most of Europe) what stands behind one in the text is a cell too, and
+// so is what stands behind a tab or a line's end; and a full-width sign begins
+// a formula in East Asia.
 func harmless(cell string) string {
-	if cell != "" && strings.ContainsRune("=+-@\t\r\n", rune(cell[0])) {
-		return "'" + cell
+	var out strings.Builder
+	begins := true
+	for i, r := range cell {
+		if begins && (strings.ContainsRune("=+-@＝＋－＠", r) || i == 0 && strings.ContainsRune("\t\r\n", r)) {
+			out.WriteByte('\'')
+		}
+		begins = strings.ContainsRune(";\t\r\n", r) || begins && (r == ' ' || r == '"')
+		out.WriteRune(r)
 	}
-	return cell
+	return out.String()
 }
 
 // patientWriter gives each write its own time, in place of the server's for

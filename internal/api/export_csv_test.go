@@ -47,7 +47,7 @@ func TestReadouts(t *testing.T) {
 	h.approve(r.ID)
 	r = h.awaitState(r.ID, api.RollStateSucceeded)
 	odd := body(map[string]any{"policies": []string{"spo"}})
-	odd["reason"] = map[string]any{"code": "other", "text": "=HYPERLINK(\"http://x\")"}
+	odd["reason"] = map[string]any{"code": "other", "text": "=HYPERLINK(\"http://x\"); \t-1;\"=cmd|' /C calc'!A0\nor 5-3=2; so"}
 	other := h.request(odd)
 
 	t.Run("rolls", func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestReadouts(t *testing.T) {
 		if len(rows) != 2 || rows[0]["id"] != other.ID || rows[1]["id"] != r.ID {
 			t.Fatalf("rows %v", rows)
 		}
-		if got := rows[0]["reason"]; got != `'=HYPERLINK("http://x")` {
+		if got := rows[0]["reason"]; got != "'=HYPERLINK(\"http://x\"); \t'-1;\"'=cmd|' /C calc'!A0\nor 5-3=2; so" {
 			t.Errorf("a formula is exported as %q", got)
 		}
 		one := rows[1]
