@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/keyroll/keyroll/internal/roll"
@@ -132,11 +133,17 @@ func (a *attempt) key(id string) (roll.Key, *roll.Fault) {
 	return k, nil
 }
 
-// policy is a declared policy; it must still be declared as planned.
+// policy is a declared policy; it must still be the one that was planned: the
+// plan that people approved names it by its GUID, and one person may edit that.
 func (a *attempt) policy() (roll.Policy, *roll.Fault) {
 	p, ok := a.inv.PolicyByID(a.step.Policy)
 	if !ok {
 		return p, &roll.Fault{Code: "declaration_changed", Seen: "policy " + a.step.Policy + " is not declared any more", Remedy: "declare it again and retry, or replan"}
+	}
+	for _, planned := range a.roll.Plan.Policies {
+		if planned.ID == p.ID && (planned.Workload != p.Workload || !strings.EqualFold(planned.GUID, p.GUID)) {
+			return p, &roll.Fault{Code: "declaration_changed", Seen: "policy " + p.ID + " is declared otherwise than when the plan was made", Remedy: "declare it as it was and retry, or replan"}
+		}
 	}
 	return p, nil
 }

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -212,6 +213,40 @@ func TestKeyMovedAfterApproval(t *testing.T) {
 	}
 	if n := h.sim.World.VersionsCreated("contoso-m365-b", "Contoso-M365-B-Key001"); n != 0 {
 		t.Errorf("%d versions of another key", n)
+	}
+	h.redeclare(h.inv, 2)
+	h.goOnRetry(r)
+	h.check(h.ended(r.ID))
+}
+
+// TestPolicyMovedAfterApproval: people approved the refresh of one policy, by
+// its GUID; an edit that one person makes since then does not turn it to
+// another, though that one uses the same keys.
+func TestPolicyMovedAfterApproval(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t)
+	h.declare()
+	r := h.request("exo-na")
+	held := h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Vault: "contoso-exo-a", Mode: sim.ModeHoldAfter, Count: 1})
+	h.work(quick())
+	h.approve(r.ID)
+	h.fired(held)
+	state, _ := h.sim.World.Tenant(h.inv.TenantID)
+	other := state.Policies[slices.IndexFunc(state.Policies, func(p sim.PolicyState) bool { return p.Name == "NA Mailboxes" })].Policy
+	other.Name, other.GUID = "EU Mailboxes", "0f6a1c52-7d3e-4b8f-9a11-2c4d5e6f7a8b"
+	must(t, h.sim.World.PutPolicy(h.inv.TenantID, other))
+	moved := h.inv
+	moved.Policies = slices.Clone(h.inv.Policies)
+	moved.Policies[1].GUID = other.GUID
+	_, err := h.ctl.Declare(t.Context(), admin(), moved, 1)
+	must(t, err)
+	must(t, h.sim.World.ReleaseFault(held))
+	r = h.await(r.ID, "halted or ended", func(r roll.Roll) bool { return r.State == roll.NeedsAttention || r.State.Final() })
+	if r.State != roll.NeedsAttention || r.Attention.Code != "declaration_changed" {
+		t.Errorf("%s, attention %+v\n%s", r.State, r.Attention, show(r))
+	}
+	if n := h.applied(sim.OpSetDEP); n != 0 {
+		t.Fatalf("%d refreshes of another policy than was approved", n)
 	}
 	h.redeclare(h.inv, 2)
 	h.goOnRetry(r)

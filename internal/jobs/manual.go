@@ -41,7 +41,7 @@ func (a *attempt) refreshByHand(ctx context.Context) roll.Event {
 		return ev
 	}
 	offer, fault := roll.ExchangeLine(a.inv, p)
-	return a.offer(offer, fault)
+	return a.offer(ctx, offer, fault)
 }
 
 // rollByHand shows the SharePoint cmdlet, under the lease and after rules 4
@@ -72,19 +72,25 @@ func (a *attempt) rollByHand(ctx context.Context, p roll.Policy, k roll.Key, ver
 	}
 	geo, _ := a.inv.GeoByID(a.step.Geo)
 	offer, fault := roll.SharePointLine(a.inv, geo, k, version, a.step.Slot)
-	return a.offer(offer, fault)
+	return a.offer(ctx, offer, fault)
 }
 
-func (a *attempt) offer(o roll.Offer, fault *roll.Fault) roll.Event {
+func (a *attempt) offer(ctx context.Context, o roll.Offer, fault *roll.Fault) roll.Event {
 	if fault != nil {
 		return a.fault(fault)
 	}
+	o.At = a.now()
+	switch {
+	case a.shown():
+		o.At = a.step.Offer.At // since when it may have been run
+	case a.step.Kind.HasEffect():
+		// A line that is seen may be run: showing it is the call.
+		if ev := a.lastCheck(ctx); ev != nil {
+			return ev
+		}
+	}
 	if !a.mayAct() {
 		return a.tooStale()
-	}
-	o.At = a.now()
-	if a.shown() {
-		o.At = a.step.Offer.At // since when it may have been run
 	}
 	return roll.Offered{N: a.step.N, Epoch: a.step.Epoch, Offer: o}
 }
@@ -121,7 +127,7 @@ func (a *attempt) reportedRoll(ctx context.Context, s sites, k roll.Key, version
 }
 
 // awaitByHand has a person look whether the roll has ended, where Keyroll cannot.
-func (a *attempt) awaitByHand(k roll.Key) roll.Event {
+func (a *attempt) awaitByHand(ctx context.Context, k roll.Key) roll.Event {
 	rk, _ := a.roll.KeyByID(k.ID)
 	if a.step.Report != nil {
 		return a.done(roll.Result{Version: rk.NewVersion, Versions: map[string]string{k.ID: rk.NewVersion}, Evidence: roll.Attested, AttestedBy: a.step.Report.By.Subject,
@@ -129,7 +135,7 @@ func (a *attempt) awaitByHand(k roll.Key) roll.Event {
 	}
 	geo, _ := a.inv.GeoByID(a.step.Geo)
 	offer, fault := roll.SharePointCheckLine(a.inv, geo)
-	return a.offer(offer, fault)
+	return a.offer(ctx, offer, fault)
 }
 
 // attested ends a SharePoint policy on people's word alone.

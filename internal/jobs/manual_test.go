@@ -52,6 +52,57 @@ func TestReportedButNotSeen(t *testing.T) {
 	}
 }
 
+// TestNoLineIsShownInAFreeze: a line that people see may be run, so it is
+// shown only when its step may begin: a freeze that is declared while Keyroll
+// looks, or before another process takes the step over, holds it back.
+func TestNoLineIsShownInAFreeze(t *testing.T) {
+	t.Parallel()
+	status := sim.Fault{Service: "sharepoint", Operation: sim.OpGetStatus, Mode: sim.ModeHold, After: 1, Count: 1}
+	policy := sim.Fault{Service: "exchange", Operation: sim.OpGetDEP, Mode: sim.ModeHold, After: 1, Count: 1}
+	for _, c := range []struct {
+		name, key string
+		hold      sim.Fault // the look of the step, after that of preflight
+		kind      roll.StepKind
+		killed    bool
+	}{
+		{"refresh", "exo-a", policy, roll.RefreshPolicy, false},
+		{"refresh, taken over", "exo-a", policy, roll.RefreshPolicy, true},
+		{"sharepoint roll", "spo-a", status, roll.SharePointRollKey, false},
+		{"sharepoint roll, taken over", "spo-a", status, roll.SharePointRollKey, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, byHand)
+			h.declare()
+			r := h.requestKey(c.key)
+			held := h.fault(c.hold)
+			kill := func() {}
+			if c.killed {
+				kill = h.peer(quick()).live()
+			} else {
+				h.work(quick())
+			}
+			h.approve(r.ID)
+			h.fired(held)
+			kill()
+			h.redeclared(frozen(h.inv))
+			must(t, h.sim.World.ReleaseFault(held))
+			if c.killed {
+				h.work(quick())
+			}
+			r = h.await(r.ID, "held up, or showing a line", func(r roll.Roll) bool { return offeredStep(r) != nil || waitsFor(roll.WaitFreeze, c.kind)(r) })
+			if s := offeredStep(r); s != nil {
+				t.Fatalf("shown in a freeze: %s", s.Offer.Line)
+			}
+			h.redeclared(h.inv)
+			h.hands(r.ID)
+			if r = h.ended(r.ID); r.State != roll.Succeeded {
+				t.Fatalf("ended %s\n%s", r.State, show(r))
+			}
+		})
+	}
+}
+
 // TestCancelWaitsForTheReport: the line was seen, so it may be run after the
 // cancel too.
 func TestCancelWaitsForTheReport(t *testing.T) {

@@ -268,7 +268,7 @@ func (a *attempt) await(ctx context.Context) roll.Event {
 	}
 	via := a.reads(roll.SharePoint, a.step.Geo)
 	if via == roll.ReadsNothing {
-		return a.awaitByHand(k)
+		return a.awaitByHand(ctx, k)
 	}
 	s, err := a.d.tenants.Sites(a.inv, a.step.Geo, via)
 	if err != nil {
