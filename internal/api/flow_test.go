@@ -144,7 +144,9 @@ func TestEvidenceOfARoll(t *testing.T) {
 	d := contoso()
 	d.Diagnostics.WorkspaceID = workspace
 	d.Policies[1].SampleMailboxes = []string{"vip@contoso.com"}
-	made := answer[api.Tenant](t, h.as("ada", "PUT", tenantPath, d, "If-None-Match", "*"), 201)
+	// A log that nobody has agreed to says nothing yet.
+	waits := answer[api.TenantChange](t, h.as("ada", "PUT", tenantPath, d, "If-None-Match", "*"), 202)
+	made := answer[api.Tenant](t, h.as("bea", "POST", tenantPath+"/changes/"+waits.ID+"/approve", map[string]any{"hash": waits.Hash}), 200)
 	if made.Declaration.Diagnostics.WorkspaceID != workspace {
 		t.Errorf("declared %+v", made.Declaration.Diagnostics)
 	}

@@ -94,7 +94,7 @@ patience for approvals. Nothing of it is tried before: the credential goes to no
 			fmt.Fprintf(&b, "| `%s` | %s |\n", m.Pointer, m.Why)
 		}
 	}
-	b.WriteString("\nIn a first declaration, which nobody has agreed to before, only `approval` and `vetoes` count; all other members are as the first person says.\n")
+	b.WriteString("\nIn a first declaration, which nobody has agreed to before, `approval`, `vetoes`, transports by hand, the Automation account and the log of `diagnostics` count; all other members are as the first person says.\n")
 	return b.String()
 }
 

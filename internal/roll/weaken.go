@@ -81,8 +81,13 @@ func Members() []Member {
 // guard rests on. It looks at the declarations alone.
 func Weakens(old, now Inventory) []Weakening {
 	w := &weakenings{}
-	w.changed("/cloud", "the tenant is looked for in another cloud", old.Cloud, now.Cloud)
-	w.changed("/credential", "Keyroll acts in the tenant with another credential", old.Credential, now.Credential)
+	// Their names are told apart by case where they are looked up.
+	if old.Cloud != now.Cloud {
+		w.add("/cloud", "the tenant is looked for in another cloud", old.Cloud, now.Cloud)
+	}
+	if old.Credential != now.Credential {
+		w.add("/credential", "Keyroll acts in the tenant with another credential", old.Credential, now.Credential)
+	}
 	if strict(old.Approval) && !strict(now.Approval) {
 		w.add("/approval", "rolls begin without a second person", ApprovalRequired, ApprovalNotRequired)
 	}
@@ -114,7 +119,7 @@ func Weakens(old, now Inventory) []Weakening {
 // to before: held against what holds where a declaration says nothing.
 func WeakensDefaults(first Inventory) []Weakening {
 	plain := first
-	plain.Approval, plain.Vetoes, plain.Transports = ApprovalRequired, nil, TransportSettings{}
+	plain.Approval, plain.Vetoes, plain.Transports, plain.Automation, plain.Diagnostics = ApprovalRequired, nil, TransportSettings{}, nil, nil
 	plain.SharePoint.Geos = slices.Clone(first.SharePoint.Geos)
 	for i := range plain.SharePoint.Geos {
 		plain.SharePoint.Geos[i].Transport = ""
@@ -164,8 +169,13 @@ func (w *weakenings) transports(old, now Inventory) {
 	toManual("/transports/exchange", cmp.Or(old.Transports.Exchange, TransportAuto), now.Transports.Exchange)
 	toManual("/transports/sharepoint", cmp.Or(old.Transports.SharePoint, TransportAuto), now.Transports.SharePoint)
 	for _, g := range now.SharePoint.Geos {
+		// A geo that says nothing any more follows the tenant.
 		before, _ := old.GeoByID(g.ID)
-		toManual("/sharepoint/geos/"+g.ID+"/transport", cmp.Or(before.Transport, old.Transports.SharePoint, TransportAuto), g.Transport)
+		to := g.Transport
+		if before.Transport != "" {
+			to = cmp.Or(to, now.Transports.SharePoint)
+		}
+		toManual("/sharepoint/geos/"+g.ID+"/transport", cmp.Or(before.Transport, old.Transports.SharePoint, TransportAuto), to)
 	}
 	if now.Automation == nil {
 		return

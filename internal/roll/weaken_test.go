@@ -55,24 +55,25 @@ func TestWeakens(t *testing.T) {
 		old, now func(*inv)
 		want     []string // pointer from→to
 	}{
-		"nothing":                {nil, nil, nil},
-		"name and labels":        {nil, func(i *inv) { i.Name, i.Labels = "x", map[string]string{"a": "b"} }, nil},
-		"first window":           {nil, func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil},
-		"no windows":             {func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil, []string{"/windows 1 windows→none"}},
-		"another window":         {func(i *inv) { i.Windows = []roll.Window{weekend()} }, func(i *inv) { w := weekend(); w.Start = "21:00"; i.Windows = []roll.Window{weekend(), w} }, []string{"/windows/1 →21:00 sat,sun for 8h0m0s"}},
-		"freeze":                 {nil, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil},
-		"freeze longer":          {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(2 * time.Hour), Reason: "y"}} }, nil},
-		"no freeze":              {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
-		"freeze cut short":       {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Minute), Reason: "x"}} }, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
-		"cloud":                  {nil, func(i *inv) { i.Cloud = "dod" }, []string{"/cloud public→dod"}},
-		"credential":             {nil, func(i *inv) { i.Credential = "other" }, []string{"/credential contoso→other"}},
-		"approval off":           {nil, func(i *inv) { i.Approval = roll.ApprovalNotRequired }, []string{"/approval required→not_required"}},
-		"approval on":            {func(i *inv) { i.Approval = roll.ApprovalNotRequired }, nil, nil},
-		"approval left out, off": {func(i *inv) { i.Approval = "" }, func(i *inv) { i.Approval = roll.ApprovalNotRequired }, []string{"/approval required→not_required"}},
-		"lease per geo":          {nil, func(i *inv) { i.SharePoint.Lease = roll.LeasePerGeo }, []string{"/sharepoint/lease tenant→geo"}},
-		"lease per tenant":       {func(i *inv) { i.SharePoint.Lease = roll.LeasePerGeo }, nil, nil},
-		"gap shorter":            {nil, func(i *inv) { i.SharePoint.MinGap = roll.Duration(time.Hour) }, []string{"/sharepoint/min_gap 24h0m0s→1h0m0s"}},
-		"gap longer":             {nil, func(i *inv) { i.SharePoint.MinGap = roll.Duration(48 * time.Hour) }, nil},
+		"nothing":                     {nil, nil, nil},
+		"name and labels":             {nil, func(i *inv) { i.Name, i.Labels = "x", map[string]string{"a": "b"} }, nil},
+		"first window":                {nil, func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil},
+		"no windows":                  {func(i *inv) { i.Windows = []roll.Window{weekend()} }, nil, []string{"/windows 1 windows→none"}},
+		"another window":              {func(i *inv) { i.Windows = []roll.Window{weekend()} }, func(i *inv) { w := weekend(); w.Start = "21:00"; i.Windows = []roll.Window{weekend(), w} }, []string{"/windows/1 →21:00 sat,sun for 8h0m0s"}},
+		"freeze":                      {nil, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil},
+		"freeze longer":               {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(2 * time.Hour), Reason: "y"}} }, nil},
+		"no freeze":                   {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, nil, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
+		"freeze cut short":            {func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Hour), Reason: "x"}} }, func(i *inv) { i.Freezes = []roll.Freeze{{From: start, To: start.Add(time.Minute), Reason: "x"}} }, []string{"/freezes/0 2026-03-02T08:00:00Z to 2026-03-02T09:00:00Z→"}},
+		"cloud":                       {nil, func(i *inv) { i.Cloud = "dod" }, []string{"/cloud public→dod"}},
+		"credential":                  {nil, func(i *inv) { i.Credential = "other" }, []string{"/credential contoso→other"}},
+		"credential in other letters": {nil, func(i *inv) { i.Credential = "Contoso" }, []string{"/credential contoso→Contoso"}},
+		"approval off":                {nil, func(i *inv) { i.Approval = roll.ApprovalNotRequired }, []string{"/approval required→not_required"}},
+		"approval on":                 {func(i *inv) { i.Approval = roll.ApprovalNotRequired }, nil, nil},
+		"approval left out, off":      {func(i *inv) { i.Approval = "" }, func(i *inv) { i.Approval = roll.ApprovalNotRequired }, []string{"/approval required→not_required"}},
+		"lease per geo":               {nil, func(i *inv) { i.SharePoint.Lease = roll.LeasePerGeo }, []string{"/sharepoint/lease tenant→geo"}},
+		"lease per tenant":            {func(i *inv) { i.SharePoint.Lease = roll.LeasePerGeo }, nil, nil},
+		"gap shorter":                 {nil, func(i *inv) { i.SharePoint.MinGap = roll.Duration(time.Hour) }, []string{"/sharepoint/min_gap 24h0m0s→1h0m0s"}},
+		"gap longer":                  {nil, func(i *inv) { i.SharePoint.MinGap = roll.Duration(48 * time.Hour) }, nil},
 		"geo added": {nil, func(i *inv) {
 			i.SharePoint.Geos = append(slices.Clone(i.SharePoint.Geos), roll.Geo{ID: "EUR", AdminURL: "https://e"})
 		}, []string{"/sharepoint/geos/EUR →https://e"}},
@@ -105,6 +106,10 @@ func TestWeakens(t *testing.T) {
 		"a geo by hand": {nil, func(i *inv) {
 			i.SharePoint.Geos = []roll.Geo{{ID: "NAM", AdminURL: i.SharePoint.Geos[0].AdminURL, Transport: "manual"}}
 		}, []string{"/sharepoint/geos/NAM/transport auto→manual"}},
+		"a geo follows the tenant to hands": {func(i *inv) {
+			i.Transports.SharePoint = "manual"
+			i.SharePoint.Geos = []roll.Geo{{ID: "NAM", AdminURL: i.SharePoint.Geos[0].AdminURL, Transport: "csom"}}
+		}, func(i *inv) { i.Transports.SharePoint = "manual" }, []string{"/sharepoint/geos/NAM/transport csom→manual"}},
 		"no longer by hand":    {func(i *inv) { i.Transports.Exchange = "manual" }, func(i *inv) { i.Transports.Exchange = "automation" }, nil},
 		"another log":          {func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "a"} }, func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "b"} }, []string{"/diagnostics/workspace_id a→b"}},
 		"a log":                {nil, func(i *inv) { i.Diagnostics = &roll.Diagnostics{WorkspaceID: "b"} }, []string{"/diagnostics/workspace_id →b"}},
@@ -141,7 +146,9 @@ func TestWeakensDefaults(t *testing.T) {
 		t.Errorf("a first declaration weakens %v", got)
 	}
 	first.Approval, first.Vetoes = roll.ApprovalNotRequired, map[string]string{"rotation_policy_expiry": "warning"}
-	if got := roll.WeakensDefaults(first); len(got) != 2 {
+	// An account and a log say what Keyroll sees: nobody has agreed to them yet.
+	first.Automation, first.Diagnostics = &roll.AutomationAccount{Account: "/a"}, &roll.Diagnostics{WorkspaceID: "w"}
+	if got := roll.WeakensDefaults(first); len(got) != 4 {
 		t.Errorf("a first declaration without approval, and with a veto down, weakens %v", got)
 	}
 }
