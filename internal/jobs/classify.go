@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"net/http"
 	"time"
 
 	"github.com/keyroll/keyroll/internal/msapi"
@@ -19,9 +20,11 @@ type verdict struct {
 	After   time.Duration
 	// Throttled: the service asked for fewer calls.
 	Throttled bool
-	Code      string
-	Detail    string
-	Action    string
+	// Absent: nothing shows that the vault is there at all.
+	Absent bool
+	Code   string
+	Detail string
+	Action string
 }
 
 // classify turns the error of a call to Microsoft into a verdict. attempt
@@ -34,7 +37,7 @@ func (c Config) classify(err error, attempt int) verdict {
 		}
 		return verdict{Code: "failed", Detail: err.Error(), Action: "correct what the error names, then retry"}
 	}
-	v := verdict{Maybe: e.MaybeApplied, Throttled: e.Throttled(), Code: e.Service + "_" + string(e.Kind), Detail: e.Error()}
+	v := verdict{Maybe: e.MaybeApplied, Throttled: e.Throttled(), Absent: absent(e), Code: e.Service + "_" + string(e.Kind), Detail: e.Error()}
 	switch e.Kind {
 	case msapi.KindThrottled, msapi.KindUnavailable:
 		v.Passing, v.After = true, max(e.RetryAfter, c.backoff(attempt))
@@ -55,6 +58,12 @@ func (c Config) classify(err error, attempt int) verdict {
 		v.Action = "read what Microsoft answered, mend the cause, then retry"
 	}
 	return v
+}
+
+// absent: a vault that was deleted has no name in DNS any more, and what answers
+// in its place knows nothing of it.
+func absent(e *msapi.Error) bool {
+	return e.Service == msapi.ServiceKeyVault && (e.Status == 0 && e.Kind == msapi.KindUnavailable || e.Status == http.StatusNotFound || e.Status == http.StatusMisdirectedRequest)
 }
 
 // forbidden says by service what to grant.

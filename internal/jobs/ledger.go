@@ -143,7 +143,7 @@ func (d *Driver) unread(ctx context.Context, w store.WatchedKey, failed error) (
 	trouble := roll.Trouble{Code: v.Code, Detail: v.Detail}
 	var unverified *roll.Violation
 	if w.UnverifiedSince != nil && d.store.Now().Sub(w.CheckedAt) > 2*d.cfg.Ledger {
-		unverified = new(w.Ledger.Unverified(w.CheckedAt, trouble, v.Action))
+		unverified = new(w.Ledger.Unverified(w.CheckedAt, trouble, v.Action, v.Absent))
 	}
 	d.metrics.unread()
 	err := d.store.NoteTrouble(ctx, w, trouble, unverified, d.cfg.Ledger, next)

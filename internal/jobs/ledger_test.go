@@ -323,8 +323,7 @@ func TestRollsOwnVersionsAreNoStrangers(t *testing.T) {
 }
 
 // TestUnreadIsNoViolation: a vault that cannot be read changes no state, and
-// says since when nothing is known; a version that a lagging list leaves out is
-// not missing.
+// says since when nothing is known.
 func TestUnreadIsNoViolation(t *testing.T) {
 	t.Parallel()
 	h := newHouse(t)

@@ -222,7 +222,7 @@ func (c *ledgerCheck) gone() {
 			"recover it now: Undo-AzKeyVaultKeyRemoval "+k.arguments()+". Never purge it (Remove-AzKeyVaultKey -InRemovedState)")
 	case c.l.Deleted.Readable:
 		c.add(LedgerKeyMissing, LevelError, "", where+" is gone with all its "+count(len(c.k.Versions), "version")+"; the vault does not keep it as a deleted key either",
-			"look once more, since a deletion takes a moment to show: Get-AzKeyVaultKey "+k.arguments()+" -InRemovedState, and Undo-AzKeyVaultKeyRemoval "+k.arguments()+" if it is there. If not, speak to Microsoft support before anything else; if there is a backup of the key, restore it in a vault of the same subscription and geography: Restore-AzKeyVaultKey "+k.vaultArgument()+" -InputFile BACKUP")
+			"look once more, since a deletion takes a moment to show: Get-AzKeyVaultKey "+k.arguments()+" -InRemovedState, and Undo-AzKeyVaultKeyRemoval "+k.arguments()+" if it is there. If not, find out whether the key was purged, or the whole vault replaced by another of its name; speak to Microsoft support before anything is changed; if there is a backup of the key, restore it in a vault of the same subscription and geography: Restore-AzKeyVaultKey "+k.vaultArgument()+" -InputFile BACKUP")
 	default:
 		c.add(LedgerKeyMissing, LevelError, "", where+" is gone with all its "+count(len(c.k.Versions), "version")+"; whether the vault keeps it as a deleted key could not be read",
 			"look for it among the deleted keys: Get-AzKeyVaultKey "+k.arguments()+" -InRemovedState; if it is there, recover it now: Undo-AzKeyVaultKeyRemoval "+k.arguments()+". Never purge it")
@@ -298,12 +298,30 @@ func (c *ledgerCheck) rotation() {
 }
 
 // Unverified is the violation of a key that could not be read for too long. It
-// says nothing of the key itself: what was last seen of it stands.
-func (k LedgerKey) Unverified(since time.Time, t Trouble, action string) Violation {
-	return Violation{Code: LedgerUnverified, Level: LevelWarning, Policies: k.Policies,
+// says nothing of the key itself: what was last seen of it stands. absent:
+// nothing shows that the vault is still there.
+func (k LedgerKey) Unverified(since time.Time, t Trouble, action string, absent bool) Violation {
+	v := Violation{Code: LedgerUnverified, Level: LevelWarning, Policies: k.Policies,
 		Detail: "key " + k.Key.Name + " in vault " + k.Key.VaultName() + " could not be read since " + since.UTC().Format(time.RFC3339) + ", so whether its " +
-			count(len(k.Versions), "version") + " are still there is not known: " + t.Detail + ". " + k.AtStake(),
-		Remedy: cmp.Or(action, "see that the vault exists, that its firewall lets Keyroll through, and that Keyroll's application may get and list its keys")}
+			count(len(k.Versions), "version") + " are still there is not known: " + t.Detail + ". ",
+		Remedy: cmp.Or(action, "see that the vault's firewall lets Keyroll through, and that Keyroll's application may get and list its keys")}
+	if absent {
+		v.Detail += "Nothing shows that the vault is there: the vault itself may be gone, with every key in it. "
+		v.Remedy = k.Key.findVault()
+	}
+	v.Detail += k.AtStake()
+	return v
+}
+
+// findVault is what a person does about a vault that may have been deleted.
+func (k Key) findVault() string {
+	noun, named := "AzKeyVault", "-VaultName '"+k.VaultName()+"'"
+	if k.hsm() {
+		noun, named = "AzKeyVaultManagedHsm", "-Name '"+k.VaultName()+"'"
+	}
+	return "find out first whether the vault still exists: Get-" + noun + " " + named + ". If not, it may be among the deleted ones: Get-" + noun + " " + named +
+		" -Location LOCATION -InRemovedState; recover it now, with all its keys: Undo-" + noun + "Removal " + named + " -ResourceGroupName GROUP -Location LOCATION, and give it its role assignments again," +
+		" which a deletion may take away. Never purge it (Remove-" + noun + " -InRemovedState). If it exists, see that its name is resolved where Keyroll runs, and that its firewall lets Keyroll through"
 }
 
 // AtStake names the policies that would lose data with the key, and which data.

@@ -139,8 +139,35 @@ func TestAKeyWithoutPoliciesIsTreatedAsInUse(t *testing.T) {
 	if got := k.AtStake(); !strings.Contains(got, "treat it as in use") {
 		t.Error(got)
 	}
-	v := ledgerKey().Unverified(ledgerNow, roll.Trouble{Code: "keyvault_forbidden", Detail: "403"}, "")
-	if v.Level != roll.LevelWarning || !strings.Contains(v.Detail, "is not known: 403") || !strings.Contains(v.Detail, "eu (EU Mailboxes)") || v.Remedy == "" {
+	v := ledgerKey().Unverified(ledgerNow, roll.Trouble{Code: "keyvault_forbidden", Detail: "403"}, "grant it", false)
+	if v.Level != roll.LevelWarning || !strings.Contains(v.Detail, "is not known: 403") || !strings.Contains(v.Detail, "eu (EU Mailboxes)") || v.Remedy != "grant it" {
+		t.Errorf("%+v", v)
+	}
+}
+
+// TestTheVaultItselfMayBeGone: where nothing shows that the vault is there, that
+// is said, with the way back, and never to purge.
+func TestTheVaultItselfMayBeGone(t *testing.T) {
+	t.Parallel()
+	for host, want := range map[string][]string{
+		"https://contoso-spo-a.vault.azure.net": {"Get-AzKeyVault -VaultName 'contoso-spo-a' -Location LOCATION -InRemovedState",
+			"Undo-AzKeyVaultRemoval -VaultName 'contoso-spo-a' -ResourceGroupName GROUP -Location LOCATION", "Never purge it (Remove-AzKeyVault -InRemovedState)"},
+		"https://contoso-spo-a.managedhsm.azure.net": {"Get-AzKeyVaultManagedHsm -Name 'contoso-spo-a' -Location LOCATION -InRemovedState",
+			"Undo-AzKeyVaultManagedHsmRemoval -Name 'contoso-spo-a' -ResourceGroupName GROUP -Location LOCATION", "Never purge it (Remove-AzKeyVaultManagedHsm -InRemovedState)"},
+	} {
+		k := ledgerKey()
+		k.Key.VaultURL = host
+		v := k.Unverified(ledgerNow, roll.Trouble{Code: "keyvault_unavailable", Detail: "the host cannot be resolved"}, "", true)
+		if !strings.Contains(v.Detail, "the vault itself may be gone") {
+			t.Errorf("detail %s", v.Detail)
+		}
+		for _, w := range want {
+			if !strings.Contains(v.Remedy, w) {
+				t.Errorf("%s is not in: %s", w, v.Remedy)
+			}
+		}
+	}
+	if v := ledgerKey().Unverified(ledgerNow, roll.Trouble{Detail: "503"}, "", false); strings.Contains(v.Detail, "gone") || !strings.Contains(v.Remedy, "firewall") {
 		t.Errorf("%+v", v)
 	}
 }

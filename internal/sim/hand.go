@@ -92,6 +92,68 @@ func (w *World) setDeleted(vault, name string, deleted, deleting bool) error {
 	return err
 }
 
+// SetExpires stamps an expiry on a key version by hand, or takes it away: what
+// the real vault never does, so that a test can mend what it broke.
+func (w *World) SetExpires(vault, name, versionID string, at *time.Time) error {
+	now := w.lock()
+	defer w.mu.Unlock()
+	k, err := w.keyNamed(vault, name)
+	if err != nil {
+		return err
+	}
+	v := k.version(versionID)
+	if v == nil {
+		return fmt.Errorf("version %s of %s: %w", versionID, k.ref(), ErrUnknown)
+	}
+	v.exp, v.updated = unix(at), max(v.updated, now.Unix())
+	return nil
+}
+
+// SetRecoveryLevel changes what protects a key, as a change of its vault or of
+// the subscription does.
+func (w *World) SetRecoveryLevel(vault, name, level string) error {
+	w.lock()
+	defer w.mu.Unlock()
+	k, err := w.keyNamed(vault, name)
+	if err == nil {
+		k.level = level
+	}
+	return err
+}
+
+// Recreate purges a key and makes another under its name, with one version.
+// The returned function restores the key from a backup: its versions are there
+// again, and the other one's are gone.
+func (w *World) Recreate(vault, name string) (restore func(), err error) {
+	now := w.lock()
+	defer w.mu.Unlock()
+	k, err := w.keyNamed(vault, name)
+	if err != nil {
+		return nil, err
+	}
+	backup := k.versions
+	k.versions = nil
+	w.stranger(k, nil, now)
+	return func() {
+		w.lock()
+		defer w.mu.Unlock()
+		k.versions = backup
+	}, nil
+}
+
+// SetVaultDeleted deletes a whole vault, whose host then answers nothing of a
+// vault's, or recovers it with its keys.
+func (w *World) SetVaultDeleted(name string, deleted bool) error {
+	w.lock()
+	defer w.mu.Unlock()
+	v := w.vaultOf(name)
+	if v == nil {
+		return fmt.Errorf("vault %q: %w", name, ErrUnknown)
+	}
+	v.deleted = deleted
+	return nil
+}
+
 // SetRotationPolicy gives a key an auto-rotation policy, in force from now;
 // nil takes it away.
 func (w *World) SetRotationPolicy(vault, name string, p *RotationPolicy) error {

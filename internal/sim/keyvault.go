@@ -34,7 +34,7 @@ type keyRequest struct {
 // serveKeyVault authorises, then routes by method and path.
 func (w *World) serveKeyVault(rw http.ResponseWriter, r *http.Request, host string) {
 	v := w.hosts[host]
-	if v == nil {
+	if v == nil || w.isDeleted(v) {
 		// A vault that does not exist has no name in the real world's DNS.
 		http.Error(rw, "no simulated vault at host "+host, http.StatusMisdirectedRequest)
 		return
@@ -52,6 +52,12 @@ func (w *World) serveKeyVault(rw http.ResponseWriter, r *http.Request, host stri
 		return
 	}
 	w.run(rw, r, w.keyCall(v, id, r, body))
+}
+
+func (w *World) isDeleted(v *vault) bool {
+	w.lock()
+	defer w.mu.Unlock()
+	return v.deleted
 }
 
 // challenge is the 401 that tells a client where to get its token.

@@ -16,6 +16,7 @@ type vault struct {
 	tenant        *tenant
 	keys          []*key
 	serviceDenied bool
+	deleted       bool   // soft-deleted: its host answers no more
 	platform      string // of new versions; "" goes by the key type
 	creates       createLimit
 	azure         VaultAzure // as Resource Manager shows it
@@ -29,7 +30,7 @@ func (v *vault) resource() string {
 	return "https://" + v.tenant.cloud.vault
 }
 
-// key is a key; versions are oldest first and never shrink.
+// key is a key; versions are oldest first, and shrink by Recreate alone.
 type key struct {
 	vault       *vault
 	name        string

@@ -100,7 +100,7 @@ type LedgerChange struct {
 // somebody else made, a changed rotation policy, and the violations that are
 // new or have ended. Where anything changed, rows, audit entry, outgoing events
 // and the tenant's attention commit in one transaction. The next look is due in
-// next. ErrStale where another process recorded a look meanwhile.
+// next. ErrStale where another process recorded a newer look, or a change, meanwhile.
 func (s *Store) NoteLook(ctx context.Context, w WatchedKey, l roll.LedgerLook, found []roll.Violation, every, next time.Duration) (LedgerChange, error) {
 	n := note{w: w, now: s.Now(), turn: next - every}
 	var out LedgerChange
@@ -342,15 +342,18 @@ func (n *note) payload(v roll.Violation) map[string]any {
 }
 
 // guardLedgerKey writes the key's row if it still has the version that was
-// read, and aborts everything with it if not. An entry, where there is one,
-// grows the digest.
+// read, and aborts everything with it if not. A look that changes nothing leaves
+// the version as it is, so that the times guard too: of two looks the one that
+// began later stands, and a failure is noted only where nothing was seen since
+// its key was taken. An entry, where there is one, grows the digest.
 const guardLedgerKey = `WITH u AS (UPDATE ledger_keys SET turn_at = $5,
     checked_at = CASE WHEN $6::timestamptz IS NULL THEN checked_at ELSE greatest(checked_at, $6) END,
     unverified_since = CASE WHEN $6::timestamptz IS NULL THEN coalesce(unverified_since, $7) END,
     failures = CASE WHEN $6::timestamptz IS NULL THEN failures + 1 ELSE 0 END, trouble = $8, level = $9, rotation = coalesce($10, rotation),
     version = version + CASE WHEN $11::bytea IS NULL THEN 0 ELSE 1 END,
     audit_chain = CASE WHEN $11::bytea IS NULL THEN audit_chain ELSE sha256(audit_chain || $11::bytea) END
-  WHERE tenant_id = $1 AND vault_host = $2 AND key = lower($3) AND version = $4 RETURNING 1)
+  WHERE tenant_id = $1 AND vault_host = $2 AND key = lower($3) AND version = $4
+    AND CASE WHEN $6::timestamptz IS NULL THEN checked_at = $12 ELSE checked_at <= $6 END RETURNING 1)
 SELECT keyroll_must_be_one((SELECT count(*) FROM u))`
 
 // queueKey begins the batch: the key's own row, and what is told of it.
@@ -378,7 +381,7 @@ func (n *note) queueKey(b *pgx.Batch, l *roll.LedgerLook, t *roll.Trouble) error
 			return err
 		}
 	}
-	b.Queue(guardLedgerKey, n.w.TenantID, n.w.VaultHost, n.w.Name, n.w.Version, n.now.Add(n.turn), checked, n.now, trouble, level, rotation, entry)
+	b.Queue(guardLedgerKey, n.w.TenantID, n.w.VaultHost, n.w.Name, n.w.Version, n.now.Add(n.turn), checked, n.now, trouble, level, rotation, entry, n.w.CheckedAt)
 	if entry != nil {
 		queueAudit(b, auditRow{tenantID: n.w.TenantID, subject: n.w.subject(), version: n.w.Version + 1, at: n.now, bytes: entry})
 	}
