@@ -164,6 +164,43 @@ func TestUnreadableLogChangesNothing(t *testing.T) {
 	h.check(h.improved(r.ID, "exo-na"))
 }
 
+// TestSharePointWithoutVersionsRises: where the slots name no version, the
+// evidence is accepted, and the log alone can raise it: before the end where it
+// comes at once, after it where it comes later.
+func TestSharePointWithoutVersionsRises(t *testing.T) {
+	t.Parallel()
+	for name, delay := range map[string]time.Duration{"before the end": 0, "after the end": 2 * time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, withLog(delay), func(s *sim.Seed, _ *roll.Inventory) { s.Tenants[0].SharePoint.URIVersion = no() })
+			h.declare()
+			h.work(looking())
+			r := h.request("spo")
+			h.approve(r.ID)
+			r = h.ended(r.ID)
+			want, later := roll.InUse, 0
+			if delay > 0 {
+				want, later = roll.Accepted, 1
+			}
+			if r.State != roll.Succeeded || r.Outcome != want {
+				t.Fatalf("ended %s, outcome %s\n%s", r.State, r.Outcome, show(r))
+			}
+			if delay > 0 {
+				after := h.st.Now()
+				h.looked(r.ID, "spo", func(w store.EvidenceWatch) bool { return w.LookedAt.After(after) })
+				h.sim.World.Advance(3 * time.Hour)
+			}
+			now := h.improved(r.ID, "spo")
+			_, source, _ := now.CurrentEvidence("spo")
+			if now.Outcome != want || now.CurrentOutcome() != roll.InUse || len(now.Later) != later || !strings.Contains(source, roll.SharePoint.AppID()) ||
+				h.outgoing("roll.evidence_improved") != later {
+				t.Errorf("outcome %s, now %s by %q, later %+v", now.Outcome, now.CurrentOutcome(), source, now.Later)
+			}
+			h.check(now)
+		})
+	}
+}
+
 // TestPolicyTestProvesNothing: what Microsoft's own test says is kept beside
 // the evidence; one that fails is a warning, one that is not there a word.
 func TestPolicyTestProvesNothing(t *testing.T) {
@@ -172,15 +209,22 @@ func TestPolicyTestProvesNothing(t *testing.T) {
 		fault   *sim.Fault
 		service map[string]bool
 		want    roll.TestVerdict
-		warns   bool
+		says    *sim.PolicyTest
+		warns   string // "" no warning
 	}{
 		"healthy":   {want: roll.TestHealthy},
 		"not there": {fault: &sim.Fault{Service: "exchange", Operation: sim.OpTestM365DEP, Mode: sim.ModeRefuse, Params: sim.FaultParams{Status: 403, Body: strings.Repeat("\x00", 64)}}, want: roll.TestNotAvailable},
 		"broken":    {fault: &sim.Fault{Service: "exchange", Operation: sim.OpTestM365DEP, Mode: sim.ModeRefuse, Params: sim.FaultParams{Status: 500}}, want: roll.TestNotAvailable},
+		"unhealthy": {says: &sim.PolicyTest{Result: "Failure", Detail: "the key vault refused a wrap"}, want: roll.TestUnhealthy, warns: "failed: the key vault refused a wrap"},
+		"unclear":   {says: &sim.PolicyTest{Result: "Partly", Detail: "some of it"}, want: roll.TestUnclear, warns: "cannot be told: some of it"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			h := newHouse(t)
+			h := newHouse(t, withLog(2*time.Hour), func(s *sim.Seed, _ *roll.Inventory) {
+				for i := range s.Tenants[0].Exchange.Policies {
+					s.Tenants[0].Exchange.Policies[i].Test = c.says
+				}
+			})
 			h.declare()
 			if c.fault != nil {
 				_, err := h.sim.World.AddFault(*c.fault)
@@ -194,7 +238,8 @@ func TestPolicyTestProvesNothing(t *testing.T) {
 			if r.State != roll.Succeeded || r.Outcome != roll.Accepted || v.Result.Test == nil || v.Result.Test.Verdict != c.want || v.Result.Test.At.IsZero() {
 				t.Errorf("ended %s, outcome %s, test %+v", r.State, r.Outcome, v.Result.Test)
 			}
-			if (len(v.Result.Warnings) > 0) != c.warns {
+			if said := strings.Join(v.Result.Warnings, " "); (said != "") != (c.warns != "") || !strings.Contains(said, c.warns) ||
+				c.warns != "" && !strings.Contains(said, "Test-M365DataAtRestEncryptionPolicy") {
 				t.Errorf("warnings %q", v.Result.Warnings)
 			}
 			h.check(r)

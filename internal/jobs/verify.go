@@ -37,7 +37,7 @@ const testPatience = 20 * time.Second
 
 // test lets Exchange test a multi-workload policy, where it can. Neither what
 // it tries nor what it answers is documented, so it never changes the evidence:
-// a test that is not there is said, and one that fails is a warning.
+// a test that is not there is said, and one that fails or is not understood is a warning.
 func (a *attempt) test(ctx context.Context, p roll.Policy, res *roll.Result) {
 	if p.Workload != roll.MultiWorkload {
 		return
@@ -57,6 +57,8 @@ func (a *attempt) test(ctx context.Context, p roll.Policy, res *roll.Result) {
 		said = roll.PolicyTest{Verdict: roll.TestNotAvailable, Detail: a.d.cfg.classify(err, 1).Detail, At: a.now()}
 	case said.Verdict == roll.TestUnhealthy:
 		res.Warnings = append(res.Warnings, "Microsoft's own test of the policy (Test-M365DataAtRestEncryptionPolicy) failed: "+said.Detail)
+	case said.Verdict == roll.TestUnclear:
+		res.Warnings = append(res.Warnings, "what Microsoft's own test of the policy (Test-M365DataAtRestEncryptionPolicy) says cannot be told: "+said.Detail)
 	}
 	res.Test = &said
 }
