@@ -1496,6 +1496,9 @@ type ManualStep struct {
 
 	// ReportedBy Who acts; the immutable subject of a token, or `keyroll` for the service itself.
 	ReportedBy Subject `json:"reported_by,omitempty,omitzero"`
+
+	// RunUntil When the change window ends or a freeze begins, as declared when the line was shown. It is not run later: report `not_done`, and it is shown again at the next opening. Missing where nothing closes over it.
+	RunUntil time.Time `json:"run_until,omitempty,omitzero"`
 }
 
 // NextCursor Give it as `cursor` to read the next page; left out on the last page.

@@ -175,7 +175,7 @@ func step(s roll.Step) Step {
 		out.Transport = TransportName(s.Params.Transport.Name(s.Workload))
 	}
 	if o := s.Offer; o != nil {
-		out.Manual = ManualStep{Connect: o.Connect, Check: o.Check, Line: o.Line, OfferedAt: o.At.UTC()}
+		out.Manual = ManualStep{Connect: o.Connect, Check: o.Check, Line: o.Line, OfferedAt: o.At.UTC(), RunUntil: utc(o.Until)}
 		if said := s.Report; said != nil {
 			out.Manual.ReportedBy, out.Manual.ReportedAt, out.Manual.RanAt, out.Manual.Note = said.By.Subject, said.At.UTC(), utc(said.RanAt), said.Note
 		}

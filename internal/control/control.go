@@ -135,6 +135,9 @@ func (c *Control) look(ctx context.Context, inv roll.Inventory) (roll.Observatio
 	if obs.Backups, err = c.store.LatestBackups(ctx, inv); err != nil {
 		return obs, err
 	}
+	if obs.Unproven, err = c.store.UnprovenOperations(ctx, inv.TenantID); err != nil {
+		return obs, err
+	}
 	return obs, c.store.NoteTransports(ctx, inv, obs.Transports)
 }
 

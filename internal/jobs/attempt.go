@@ -161,6 +161,9 @@ func (a *attempt) preflight(ctx context.Context) roll.Event {
 	if err := a.d.store.NoteTransports(ctx, a.inv, obs.Transports); err != nil {
 		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the chosen transports could not be written")
 	}
+	if obs.Unproven, err = a.d.store.UnprovenOperations(ctx, a.inv.TenantID); err != nil {
+		return a.later(a.now().Add(a.d.cfg.BackoffBase), "database", "the operations of earlier rolls could not be read")
+	}
 	plan, err := roll.Build(a.inv, roll.Resolved{Request: a.roll.Request, Keys: keys}, obs, a.now())
 	if err != nil {
 		return a.failed(err)

@@ -30,15 +30,17 @@ func (a *attempt) opening(c *roll.Closed) time.Time {
 	return c.Until
 }
 
-// lastCheck is asked just before a call that changes something: the calendar
-// may have been edited, and this process cut off, since the step began.
+// lastCheck is asked just before a call that changes something, or a line that
+// does is shown: the calendar may have been edited, and this process cut off,
+// since the step began.
 func (a *attempt) lastCheck(ctx context.Context) roll.Event {
 	t, err := a.d.store.Tenant(ctx, a.roll.TenantID)
 	if err != nil {
 		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(a.d.cfg.BackoffBase), Code: "database",
 			Detail: "the tenant's calendar could not be read", NotApplied: !a.settle}
 	}
-	if ev := a.shut(t.Inventory); ev != nil {
+	a.inv.Windows, a.inv.Freezes = t.Inventory.Windows, t.Inventory.Freezes
+	if ev := a.shut(a.inv); ev != nil {
 		return ev
 	}
 	if !a.mayAct() {

@@ -2,6 +2,7 @@ package jobs_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -222,5 +223,96 @@ func TestEmergencyGoesThrough(t *testing.T) {
 	h.check(r)
 	if ordinary, err = h.st.Roll(t.Context(), ordinary.ID); err != nil || ordinary.State != roll.Running {
 		t.Errorf("the ordinary roll is %s, %v", ordinary.State, err)
+	}
+}
+
+// TestFreezeByRunbookAndByHand: the calendar is asked just before a job is put
+// and before a line is shown, too.
+func TestFreezeByRunbookAndByHand(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name, key   string
+		change      func(*sim.Seed, *roll.Inventory)
+		service, op string // the read in the middle of the step
+		kind        roll.StepKind
+	}{
+		{"refresh by hand", "exo-a", byHand, "exchange", sim.OpGetDEP, roll.RefreshPolicy},
+		{"SharePoint roll by hand", "spo-a", byHand, "sharepoint", sim.OpGetStatus, roll.SharePointRollKey},
+		{"refresh by runbook", "exo-a", byRunbook, "resource_manager", sim.OpPutJob, roll.RefreshPolicy},
+		{"SharePoint roll by runbook", "spo-a", byRunbook, "resource_manager", sim.OpPutJob, roll.SharePointRollKey},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			h := newHouse(t, c.change)
+			h.declare()
+			r := h.requestKey(c.key)
+			create := h.fault(sim.Fault{Service: "keyvault", Operation: sim.OpCreateKey, Mode: sim.ModeHoldAfter, Count: 1})
+			h.work(quick())
+			h.approve(r.ID)
+			h.fired(create)
+			look := h.fault(sim.Fault{Service: c.service, Operation: c.op, Mode: sim.ModeHold, Count: 1})
+			must(t, h.sim.World.ReleaseFault(create))
+			h.fired(look)
+			h.redeclared(frozen(h.inv))
+			must(t, h.sim.World.ReleaseFault(look))
+			r = h.await(r.ID, "held up", waitsFor(roll.WaitFreeze, c.kind))
+			s := step(r, c.kind)
+			if s.IntentOpen || s.Offer != nil || s.Seen != "year-end" {
+				t.Errorf("intent %v, shown %+v, seen %q", s.IntentOpen, s.Offer, s.Seen)
+			}
+			for _, e := range h.sim.World.Witness() {
+				if e.Operation == sim.OpPutJob && e.Target == roll.OperationID(r.ID, s.N, 0) {
+					t.Errorf("the job was put in the freeze")
+				}
+			}
+			h.redeclared(h.inv)
+			if s.Params.Transport == roll.Manual {
+				h.hands(r.ID)
+			}
+			if r = h.ended(r.ID); r.State != roll.Succeeded {
+				t.Fatalf("ended %s\n%s", r.State, show(r))
+			}
+			h.taken(r)
+		})
+	}
+}
+
+// TestLineShownUntilTheWindowEnds: nothing takes a line back that somebody has
+// seen, so it says until when it may be run; once nobody has run it, it is
+// shown again only when the calendar is open.
+func TestLineShownUntilTheWindowEnds(t *testing.T) {
+	t.Parallel()
+	begin := time.Now().UTC().Truncate(time.Minute).Add(-time.Minute)
+	end := begin.Add(3 * time.Hour)
+	h := newHouse(t, byHand, func(_ *sim.Seed, inv *roll.Inventory) {
+		inv.Windows = []roll.Window{{Days: []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}, Start: begin.Format("15:04"), Duration: roll.Duration(3 * time.Hour), Zone: "UTC"}}
+	})
+	h.declare()
+	r := h.requestKey("exo-a")
+	h.work(quick())
+	h.approve(r.ID)
+	s := h.offered(r.ID)
+	r, err := h.st.Roll(t.Context(), r.ID)
+	must(t, err)
+	if s.Offer.Until == nil || !s.Offer.Until.Equal(end) {
+		t.Fatalf("shown until %v, want %s", s.Offer.Until, end)
+	}
+	stamp := end.Format(time.RFC3339)
+	if got := r.NextAction(end.Add(-time.Second), roll.DefaultBounds()); !strings.Contains(got, s.Offer.Line) || !strings.Contains(got, "before "+stamp) {
+		t.Errorf("in the window: %q", got)
+	}
+	if got := r.NextAction(end, roll.DefaultBounds()); strings.Contains(got, s.Offer.Line) || !strings.Contains(got, "Do not run") || !strings.Contains(got, "/report") {
+		t.Errorf("after the window: %q", got)
+	}
+	h.redeclared(frozen(h.inv))
+	if still, err := h.st.Roll(t.Context(), r.ID); err != nil || step(still, roll.RefreshPolicy).Offer == nil {
+		t.Errorf("the line was taken back: %v\n%s", err, show(still))
+	}
+	must(t, h.report(r.ID, s.N, roll.ReportNotDone))
+	h.await(r.ID, "held up", waitsFor(roll.WaitFreeze, roll.RefreshPolicy))
+	h.redeclared(h.inv)
+	h.hands(r.ID)
+	if r = h.ended(r.ID); r.State != roll.Succeeded {
+		t.Fatalf("ended %s\n%s", r.State, show(r))
 	}
 }

@@ -75,6 +75,8 @@ func (a *attempt) rollByHand(ctx context.Context, p roll.Policy, k roll.Key, ver
 	return a.offer(ctx, offer, fault)
 }
 
+// offer shows the line. The calendar is asked just before the first time that
+// a line with an effect is shown; from then on it binds people by the words alone.
 func (a *attempt) offer(ctx context.Context, o roll.Offer, fault *roll.Fault) roll.Event {
 	if fault != nil {
 		return a.fault(fault)
@@ -82,11 +84,14 @@ func (a *attempt) offer(ctx context.Context, o roll.Offer, fault *roll.Fault) ro
 	o.At = a.now()
 	switch {
 	case a.shown():
-		o.At = a.step.Offer.At // since when it may have been run
+		o.At, o.Until = a.step.Offer.At, a.step.Offer.Until // since when it may have been run
 	case a.step.Kind.HasEffect():
 		// A line that is seen may be run: showing it is the call.
 		if ev := a.lastCheck(ctx); ev != nil {
 			return ev
+		}
+		if at := a.inv.ClosesAt(o.At); !a.roll.Emergency() && !at.IsZero() {
+			o.Until = &at
 		}
 	}
 	if !a.mayAct() {

@@ -281,3 +281,53 @@ func TestAbandonIsWithdrawn(t *testing.T) {
 		}
 	}
 }
+
+// TestUnprovenInTheNextPlan: a roll that was cancelled at such an operation is
+// named in the next plan for that slot, in what is approved and in what
+// preflight makes of it; once another operation has succeeded, no more.
+func TestUnprovenInTheNextPlan(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, versionless)
+	earlier := h.unproven(sim.ModeApplyAndLose)
+	earlier, err := h.ctl.Cancel(t.Context(), requester(), earlier.ID, "enough")
+	must(t, err)
+	lost := step(earlier, roll.SharePointRollKey)
+	named := func(key string) *roll.Finding {
+		p, err := h.ctl.Plan(t.Context(), requester(), roll.Request{TenantID: h.inv.TenantID, Keys: []roll.KeyRequest{{Type: roll.RootKey, ID: key}}})
+		must(t, err)
+		for _, f := range p.Findings {
+			if f.Code == "sharepoint_operation_unproven" {
+				return &f
+			}
+		}
+		return nil
+	}
+	f := named("spo-a")
+	if f == nil {
+		t.Fatal("the plan does not tell of the earlier roll's operation")
+	}
+	made, _ := earlier.KeyByID("spo-a")
+	for _, want := range []string{earlier.ID, lost.OpID, made.NewVersion} {
+		if want == "" || !strings.Contains(f.Seen, want) {
+			t.Errorf("%q is not in %q", want, f.Seen)
+		}
+	}
+	if f.Level != roll.LevelWarning || f.Passing || f.Subject != "policy:spo" || !strings.Contains(f.Remedy, "/v1/rolls/"+earlier.ID) {
+		t.Errorf("finding %+v", f)
+	}
+	for _, other := range []string{"spo-b", "exo-a"} {
+		if got := named(other); got != nil {
+			t.Errorf("the plan for %s: %+v", other, got)
+		}
+	}
+	r := h.requestKey("spo-a")
+	h.rate(400)
+	h.approve(r.ID)
+	r = h.await(r.ID, "at its end, or back for another approval", func(r roll.Roll) bool { return r.State.Final() || r.Round > 1 })
+	if r.State != roll.Succeeded {
+		t.Fatalf("%s in round %d\n%s", r.State, r.Round, show(r))
+	}
+	if got := named("spo-a"); got != nil {
+		t.Errorf("after another operation: %+v", got)
+	}
+}

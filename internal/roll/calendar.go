@@ -105,6 +105,36 @@ func (inv Inventory) frozen(at time.Time) *Freeze {
 	return nil
 }
 
+// ClosesAt is when a step that may begin now may do so no more: the end of the
+// windows that overlap now, or the beginning of a freeze. Zero where windows
+// follow each other without a gap for a month, and no freeze is declared.
+func (inv Inventory) ClosesAt(now time.Time) time.Time {
+	var freeze time.Time
+	for _, f := range inv.Freezes {
+		if f.To.After(now) && (freeze.IsZero() || f.From.Before(freeze)) {
+			freeze = f.From
+		}
+	}
+	for at := now; len(inv.Windows) > 0 && at.Before(now.AddDate(0, 1, 0)); {
+		end := at
+		for _, w := range inv.Windows {
+			for _, begin := range w.near(at) {
+				if e := begin.Add(time.Duration(w.Duration)); !at.Before(begin) && e.After(end) {
+					end = e
+				}
+			}
+		}
+		if end.Equal(at) {
+			if freeze.IsZero() || at.Before(freeze) {
+				return at.UTC()
+			}
+			break
+		}
+		at = end
+	}
+	return freeze.UTC()
+}
+
 // windowAt is at itself inside a window, else the beginning of the next one;
 // zero where there is none.
 func (inv Inventory) windowAt(at time.Time) time.Time {

@@ -219,3 +219,36 @@ func TestLeaseGoesBackBeforeAWindow(t *testing.T) {
 		t.Fatal("nothing in flight")
 	}
 }
+
+func TestClosesAt(t *testing.T) {
+	now := time.Date(2026, 3, 2, 12, 0, 0, 0, time.UTC) // a Monday
+	w := func(start string, d time.Duration, days ...string) roll.Window {
+		return roll.Window{Days: days, Start: start, Duration: roll.Duration(d), Zone: "UTC"}
+	}
+	freeze := func(from, to time.Duration) roll.Freeze {
+		return roll.Freeze{From: now.Add(from), To: now.Add(to), Reason: "x"}
+	}
+	for name, c := range map[string]struct {
+		windows []roll.Window
+		freezes []roll.Freeze
+		in      time.Duration // 0: never
+	}{
+		"nothing":                  {},
+		"a window":                 {windows: []roll.Window{w("11:00", 3*time.Hour, "mon")}, in: 2 * time.Hour},
+		"two that follow":          {windows: []roll.Window{w("11:00", 3*time.Hour, "mon"), w("14:00", time.Hour, "mon")}, in: 3 * time.Hour},
+		"one within the other":     {windows: []roll.Window{w("11:30", time.Hour, "mon"), w("11:00", 4*time.Hour, "mon")}, in: 3 * time.Hour},
+		"a freeze before its end":  {windows: []roll.Window{w("11:00", 3*time.Hour, "mon")}, freezes: []roll.Freeze{freeze(time.Hour, 2*time.Hour)}, in: time.Hour},
+		"a freeze after its end":   {windows: []roll.Window{w("11:00", 3*time.Hour, "mon")}, freezes: []roll.Freeze{freeze(5*time.Hour, 6*time.Hour)}, in: 2 * time.Hour},
+		"freezes only":             {freezes: []roll.Freeze{freeze(900*time.Hour, 901*time.Hour), freeze(9*time.Hour, 10*time.Hour), freeze(-9*time.Hour, -8*time.Hour)}, in: 9 * time.Hour},
+		"always open":              {windows: []roll.Window{w("00:00", 24*time.Hour, "mon", "tue", "wed", "thu", "fri", "sat", "sun")}},
+		"always open, then freeze": {windows: []roll.Window{w("12:00", 7*24*time.Hour, "mon")}, freezes: []roll.Freeze{freeze(400*time.Hour, 401*time.Hour)}, in: 400 * time.Hour},
+	} {
+		want := time.Time{}
+		if c.in != 0 {
+			want = now.Add(c.in)
+		}
+		if got := (roll.Inventory{Windows: c.windows, Freezes: c.freezes}).ClosesAt(now); !got.Equal(want) {
+			t.Errorf("%s: %s, want %s", name, got, want)
+		}
+	}
+}

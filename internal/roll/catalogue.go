@@ -37,7 +37,7 @@ const (
 // FindingKinds lists every code that a plan's findings may have, errors first.
 // docs/preflight.md is made of it.
 func FindingKinds() []FindingKind {
-	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds(), hsmKinds(), replaceKinds(), backupKinds(), vaultKinds())
+	out := slices.Concat(keyKinds(), policyKinds(), adviceKinds(), hsmKinds(), replaceKinds(), backupKinds(), unprovenKinds(), vaultKinds())
 	slices.SortStableFunc(out, func(a, b FindingKind) int {
 		return cmp.Or(cmp.Compare(levelOrder(a.Level), levelOrder(b.Level)), strings.Compare(a.Code, b.Code))
 	})

@@ -38,6 +38,7 @@ func inspect(c *inspection) []Finding {
 	c.replacements()
 	c.nameable()
 	c.backups()
+	c.unproven()
 	c.undeclared()
 	c.azure()
 	judge(c.inv.Vetoes, c.found)

@@ -17,6 +17,10 @@ type Offer struct {
 	Check   string    `json:"check,omitempty"`
 	Line    string    `json:"line"`
 	At      time.Time `json:"at"`
+	// Until is when the tenant's calendar closes over it, as it was declared
+	// when the line was shown; nil where it does not. Nothing but these words
+	// keeps a person from running it later.
+	Until *time.Time `json:"until,omitempty"`
 }
 
 // Report is what a person said became of a manual step.

@@ -147,6 +147,8 @@ type Observation struct {
 	// Backups are when the newest attested backup of each key was taken, by
 	// declared id; nil where that was not asked.
 	Backups map[string]time.Time `json:"-"`
+	// Unproven are SharePoint operations of ended rolls whose end nobody knows.
+	Unproven []UnprovenOperation `json:"-"`
 	// Undeclared are policies at Microsoft that the declaration does not name.
 	Undeclared []PolicyObservation `json:"undeclared,omitempty"`
 	// Transports are those chosen in this survey, by place; one that could not

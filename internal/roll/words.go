@@ -91,7 +91,7 @@ func runningAction(r Roll, now time.Time, b Bounds) string {
 	for i := range r.Steps {
 		// Only a person moves this one, however long it has waited.
 		if s := &r.Steps[i]; s.WaitingFor == WaitManual && s.Offer != nil {
-			return manualAction(r, *s)
+			return manualAction(r, *s, now)
 		}
 	}
 	if still := r.Stuck(now, b); len(still) > 0 {
@@ -127,8 +127,6 @@ func waitingAction(r Roll, s Step) string {
 		return "Nothing: a SharePoint key operation that Keyroll did not begin is under way (" + s.Seen + "), and is waited for."
 	case WaitNotBefore:
 		return "Nothing: the new key version is not valid yet; it waits" + until(s) + "."
-	case WaitManual:
-		return manualAction(r, s)
 	case WaitRunbook:
 		return fmt.Sprintf("Nothing: the runbook job of step %d is under way (%s); it is waited for and never sent twice.", s.N, s.Seen)
 	case WaitMicrosoft:
@@ -152,17 +150,23 @@ func waitingAction(r Roll, s Step) string {
 	return fmt.Sprintf("Nothing: step %d (%s) begins%s.", s.N, s.Title, until(s))
 }
 
-// manualAction says what a person runs, and how its end is reported.
-func manualAction(r Roll, s Step) string {
-	if s.Offer == nil {
-		return fmt.Sprintf("Nothing: step %d (%s) begins%s.", s.N, s.Title, until(s))
+// manualAction says what a person runs and until when, and how its end is reported.
+func manualAction(r Roll, s Step, now time.Time) string {
+	report := fmt.Sprintf("POST %s/steps/%d/report", path(r), s.N)
+	before := ""
+	if u := s.Offer.Until; u != nil {
+		if !now.Before(*u) {
+			return fmt.Sprintf("Do not run the line of step %d any more: the tenant's calendar closed at %s. A person reports by %s whether it was run; after not_done it is shown again at the next opening.",
+				s.N, stamp(u), report)
+		}
+		before = " before " + stamp(u) + " and not later (the tenant's calendar closes then)"
 	}
 	check := ""
 	if s.Offer.Check != "" {
 		check = "look with " + s.Offer.Check + " that nothing has changed, "
 	}
-	return fmt.Sprintf("Step %d is done by hand: in a session of %s %srun %s once; then a person reports the outcome by POST %s/steps/%d/report.",
-		s.N, s.Offer.Connect, check, s.Offer.Line, path(r), s.N)
+	return fmt.Sprintf("Step %d is done by hand: in a session of %s %srun %s once%s; then a person reports the outcome by %s.",
+		s.N, s.Offer.Connect, check, s.Offer.Line, before, report)
 }
 
 func until(s Step) string {

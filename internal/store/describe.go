@@ -131,6 +131,9 @@ func describeLook(out *audit.Event, put func(k, v string), ev roll.Event) {
 	case roll.Offered:
 		out.Step = e.N
 		put("line", e.Offer.Line)
+		if e.Offer.Until != nil {
+			put("until", e.Offer.Until.UTC().Format(time.RFC3339))
+		}
 	case roll.EvidenceSeen:
 		put("policy", e.Policy)
 		put("evidence", string(e.Evidence))
