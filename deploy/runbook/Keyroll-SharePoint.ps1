@@ -19,6 +19,7 @@ param(
     [ValidatePattern('^[0-9A-Za-z-]{1,63}$')][string] $KeyVaultName,
     [ValidatePattern('^[0-9A-Za-z-]{1,127}$')][string] $KeyName,
     [ValidatePattern('^[0-9a-f]{32}$')][string] $KeyVersion,
+    [ValidatePattern('^https://[0-9a-z.-]{1,253}/keys/[0-9A-Za-z-]{1,127}/[0-9a-f]{32}$')][string] $KeyVaultUri,
     [ValidateSet('Primary', 'Secondary')][string] $KeyType
 )
 
@@ -69,11 +70,19 @@ try {
     Connect-SPOService @connect | Out-Null
 
     if ($Action -eq 'roll') {
-        if (-not ($KeyVaultName -and $KeyName -and $KeyVersion -and $KeyType)) {
-            throw [System.ArgumentException] 'A roll needs KeyVaultName, KeyName, KeyVersion and KeyType.'
+        # The cmdlet's two forms: a Managed HSM has no short name and is named by URI alone.
+        $key = $null
+        if ($KeyVaultUri -and -not ($KeyVaultName -or $KeyName -or $KeyVersion)) {
+            $key = @{ KeyVaultUri = $KeyVaultUri }
+        }
+        elseif ($KeyVaultName -and $KeyName -and $KeyVersion -and -not $KeyVaultUri) {
+            $key = @{ KeyVaultName = $KeyVaultName; KeyName = $KeyName; KeyVersion = ([guid] $KeyVersion) }
+        }
+        if ($null -eq $key -or -not $KeyType) {
+            throw [System.ArgumentException] 'A roll needs KeyType, and KeyVaultUri or KeyVaultName, KeyName and KeyVersion.'
         }
         $called = $true
-        Update-SPODataEncryptionPolicy -KeyVaultName $KeyVaultName -KeyName $KeyName -KeyVersion ([guid] $KeyVersion) -KeyType $KeyType -Confirm:$false | Out-Null
+        Update-SPODataEncryptionPolicy @key -KeyType $KeyType -Confirm:$false | Out-Null
     }
     Write-Line @{ schema = 1; requestId = $RequestId; ok = $true; result = (Get-Status) }
 }

@@ -2279,6 +2279,9 @@ type StepParams struct {
 	// Adopt The existing version to take instead of making one.
 	Adopt string `json:"adopt,omitempty,omitzero"`
 
+	// ByURI SharePoint is told the key by its URI: a Managed HSM has no short name.
+	ByURI bool `json:"by_uri,omitempty,omitzero"`
+
 	// Gap Numbers with a unit (`h`, `m`, `s` or `ms`), such as `24h` or `1h30m`; `0s` is none.
 	Gap Duration `json:"gap,omitempty,omitzero"`
 

@@ -71,7 +71,7 @@ func (a *attempt) rollByHand(ctx context.Context, p roll.Policy, k roll.Key, ver
 		return ev
 	}
 	geo, _ := a.inv.GeoByID(a.step.Geo)
-	offer, fault := roll.SharePointLine(a.inv, geo, k, version, a.step.Slot)
+	offer, fault := roll.SharePointLine(a.inv, geo, k, version, a.step.Slot, a.step.Params.ByURI)
 	return a.offer(ctx, offer, fault)
 }
 

@@ -39,6 +39,9 @@ type sites interface {
 	// Roll begins to move a slot to a version. Not idempotent: SharePoint
 	// refuses a second one while the first runs. A nil error means taken.
 	Roll(ctx context.Context, slot roll.Slot, vault, key, version, opID string) (roll.SharePointObservation, error)
+	// RollURI is Roll to a version that is named by its URI: a Managed HSM has no
+	// short name. A transport that cannot name it so sends nothing.
+	RollURI(ctx context.Context, slot roll.Slot, uri, opID string) (roll.SharePointObservation, error)
 }
 
 // runbook knows what became of an effect that was given to a runbook job named

@@ -59,11 +59,19 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if ev := a.lastCheck(ctx); ev != nil {
 		return ev
 	}
-	seen, err := s.Roll(ctx, a.step.Slot, k.VaultName(), k.Name, rk.NewVersion, a.step.OpID)
+	seen, err := a.sendRoll(ctx, s, k, rk.NewVersion)
 	if err != nil {
 		return a.rollFailed(ctx, s, err)
 	}
 	return a.done(roll.Result{Version: rk.NewVersion, SeenRolling: seen.Status == roll.Rolling, Source: a.took()})
+}
+
+// sendRoll makes the call, with the name that the plan gives the key.
+func (a *attempt) sendRoll(ctx context.Context, s sites, k roll.Key, version string) (roll.SharePointObservation, error) {
+	if a.step.Params.ByURI {
+		return s.RollURI(ctx, a.step.Slot, k.URI(version), a.step.OpID)
+	}
+	return s.Roll(ctx, a.step.Slot, k.VaultName(), k.Name, version, a.step.OpID)
 }
 
 // took says that SharePoint took the roll, and by which way.

@@ -1,6 +1,7 @@
 package jobs_test
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -164,6 +165,14 @@ func (h *house) run(line string) {
 	}
 	switch words[0] {
 	case "Update-SPODataEncryptionPolicy":
+		if slices.Contains(words, "-KeyVaultUri") {
+			ref, ok := roll.ParseKeyURI(arg("-KeyVaultUri"))
+			if !ok || slices.Contains(words, "-KeyVaultName") {
+				h.t.Fatalf("the cmdlet would not take %q", line)
+			}
+			must(h.t, h.sim.World.RollByHand(h.inv.TenantID, "", arg("-KeyType"), sim.Slot{Vault: ref.Host, Key: ref.Name, Version: ref.Version}))
+			return
+		}
 		must(h.t, h.sim.World.RollByHand(h.inv.TenantID, "", arg("-KeyType"), sim.Slot{Vault: arg("-KeyVaultName"), Key: arg("-KeyName"), Version: arg("-KeyVersion")}))
 	case "Set-DataEncryptionPolicy", "Set-M365DataAtRestEncryptionPolicy":
 		must(h.t, h.sim.World.RefreshByHand(h.inv.TenantID, arg("-Identity")))

@@ -58,10 +58,14 @@ type workload struct {
 func (workload) expires() (time.Time, bool) { return time.Time{}, false }
 
 func (w workload) credential(tenantID string, cloud Cloud, hc *http.Client) (azcore.TokenCredential, error) {
+	options := &azidentity.ClientAssertionCredentialOptions{ClientOptions: clientOptions(cloud, hc), DisableInstanceDiscovery: cloud.Own}
 	if w.tokenFile != "" {
-		return azidentity.NewWorkloadIdentityCredential(&azidentity.WorkloadIdentityCredentialOptions{
-			ClientOptions: clientOptions(cloud, hc), ClientID: w.clientID, TenantID: tenantID, TokenFilePath: w.tokenFile,
-			DisableInstanceDiscovery: cloud.Own})
+		// azidentity's own kind keeps the file's content for ten minutes; here a
+		// token that somebody puts right is used with the next request.
+		return azidentity.NewClientAssertionCredential(tenantID, w.clientID, func(context.Context) (string, error) {
+			content, err := os.ReadFile(w.tokenFile)
+			return string(content), err
+		}, options)
 	}
 	mi, err := azidentity.NewManagedIdentityCredential(&azidentity.ManagedIdentityCredentialOptions{
 		ClientOptions: clientOptions(cloud, hc), ID: azidentity.ClientID(w.identityClientID)})
@@ -72,8 +76,7 @@ func (w workload) credential(tenantID string, cloud Cloud, hc *http.Client) (azc
 		tk, err := mi.GetToken(ctx, policy.TokenRequestOptions{Scopes: []string{cloud.TokenExchange + "/.default"}})
 		return tk.Token, err
 	}
-	return azidentity.NewClientAssertionCredential(tenantID, w.clientID, assertion,
-		&azidentity.ClientAssertionCredentialOptions{ClientOptions: clientOptions(cloud, hc), DisableInstanceDiscovery: cloud.Own})
+	return azidentity.NewClientAssertionCredential(tenantID, w.clientID, assertion, options)
 }
 
 // managed is a managed identity of the machine that Keyroll runs on. It lives

@@ -118,6 +118,7 @@ func adviceKinds() []FindingKind {
 		w("older_version_disabled", "13", seenVersions, "content may still be encrypted with it", "enable it again"),
 		w("rotation_policy_unreadable", "12", seenRotation, "whether the vault stamps an expiry on new versions is not known", "grant get on the key's rotation policy"),
 		w("rotation_policy_rotates", "", seenRotation, "versions that the vault makes are taken up by no policy", "turn automatic rotation off, or let Keyroll adopt its versions"),
+		w("adopt_not_before", "13", seenKey, "the adopted version wraps nothing before its nbf, and the roll waits for it", "nothing, or ask for a new version"),
 		w("adopt_tags_differ", "", seenKey, "the adopted version lacks its predecessor's tags", "set the tags in the vault if your tooling goes by them"),
 		w("version_left_behind", "", seenVersions, "an earlier roll made a version that nothing took up", "adopt it instead of making another"),
 		w("policy_name_differs", "", seenExchange, "the policy is called otherwise at Microsoft", "correct the declared name"),

@@ -79,6 +79,11 @@ func (c *inspection) fault(subject string, f *Fault) {
 	}
 }
 
+// has says that the finding is there already.
+func (c *inspection) has(subject, code string) bool {
+	return slices.ContainsFunc(c.found, func(f Finding) bool { return f.Subject == subject && f.Code == code })
+}
+
 func (c *inspection) key(pk PlanKey, rolled bool) {
 	subject := "key:" + pk.ID
 	k, _ := c.inv.KeyByID(pk.ID)
@@ -92,7 +97,7 @@ func (c *inspection) key(pk PlanKey, rolled bool) {
 		return
 	}
 	v := ko.Latest
-	c.validity(subject, k, v)
+	c.validity(subject, k, v, rolled && pk.Version == v.Version)
 	c.kind(subject, k, v)
 	c.recovery(subject, k, ko)
 	c.hsm(subject, k, pk, ko, rolled)
@@ -103,14 +108,21 @@ func (c *inspection) key(pk PlanKey, rolled bool) {
 }
 
 // validity of the newest version: what a policy uses today and what a new
-// version copies.
-func (c *inspection) validity(subject string, k Key, v KeyVersion) {
+// version copies. One that is to be adopted is put to use by this roll alone,
+// which waits for its nbf.
+func (c *inspection) validity(subject string, k Key, v KeyVersion, adopted bool) {
 	if v.Expires != nil && !v.Expires.After(c.now) {
 		c.err(subject, "key_expired", fmt.Sprintf("version %s of key %s expired on %s", v.Version, k.Name, v.Expires.UTC().Format(time.RFC3339)),
 			"speak to Microsoft support first: data may be unreadable now. "+expiryRemedy)
 		return
 	}
-	c.fault(subject, CheckUsable(k, v, c.now))
+	f := CheckUsable(k, v, c.now)
+	if adopted && f != nil && f.Code == "key_not_before_future" {
+		c.found = append(c.found, Finding{Code: "adopt_not_before", Level: LevelWarning, Subject: subject, Passing: true, Seen: f.Seen,
+			Remedy: "nothing: the roll waits until then before anything uses the version"})
+		return
+	}
+	c.fault(subject, f)
 }
 
 func (c *inspection) kind(subject string, k Key, v KeyVersion) {
@@ -175,7 +187,9 @@ func (c *inspection) adoption(subject string, k Key, pk PlanKey, ko KeyObservati
 		c.err(subject, "adopt_version_not_newest", fmt.Sprintf("version %s of key %s is not the newest (%s is), and a refresh takes the newest", pk.Version, k.Name, ko.Latest.Version), "adopt the newest version, or ask for a new one")
 	default:
 		if old, ok := ko.ByVersion(pk.OldVersion); ok && old.Kty != "" {
-			c.fault(subject, CheckNewVersion(k, old, merge(v, ko.Latest), pk.Size))
+			if f := CheckNewVersion(k, old, merge(v, ko.Latest), pk.Size); f != nil && !c.has(subject, f.Code) {
+				c.fault(subject, f)
+			}
 			if !maps.Equal(SpecFrom(old, 0, nil).Tags, SpecFrom(merge(v, ko.Latest), 0, nil).Tags) {
 				c.warn(subject, "adopt_tags_differ", fmt.Sprintf("version %s of key %s does not carry the tags of its predecessor", pk.Version, k.Name),
 					"set the tags in the vault if your tooling goes by them; Customer Key does not")

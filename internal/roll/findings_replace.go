@@ -1,9 +1,6 @@
 package roll
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 func replaceKinds() []FindingKind {
 	e := func(code, seen, means, remedy string) FindingKind {
@@ -14,7 +11,7 @@ func replaceKinds() []FindingKind {
 		e("replacement_key_in_use", seenDeclared, "a slot takes a key that no policy uses", "replace by a key that no policy uses"),
 		e("replacement_in_other_slot", seenSharePoint, "one key must never be in both slots", "replace by another key, in another vault"),
 		e("replacement_same_vault", seenSharePoint, "a policy has two keys in two vaults", "replace by a key in another vault"),
-		e("managed_hsm_not_nameable", seenDeclared, "SharePoint's way of this transport names a vault by its short name, and so cannot name a Managed HSM", "declare the manual transport for SharePoint, or use a key in a vault"),
+		e("managed_hsm_not_nameable", seenDeclared, "SharePoint's way of this transport names a vault by its short name, and so cannot name a Managed HSM", "declare the automation or the manual transport for SharePoint, or use a key in a vault"),
 		{Code: "replaced_key_unusable", Level: LevelWarning, Seen: seenKey, Means: "SharePoint may need the key that leaves the slot until it has taken the new one up", Remedy: "recover or enable the old key first, if it can be done"},
 	}
 }
@@ -47,26 +44,16 @@ func (c *inspection) replacements() {
 	}
 }
 
-// nameable: SharePoint's methods and the runbook's parameter set name a vault
-// by its short name, which a Managed HSM has not. Microsoft's cmdlet has a
-// second form that takes a URI; the manual step uses it.
+// nameable: SharePoint's methods name a vault by its short name, which a
+// Managed HSM has not. Microsoft's cmdlet has a second form that takes a URI;
+// the runbook and the manual step use it.
 func (c *inspection) nameable() {
 	for _, s := range c.plan.Steps {
-		if s.Kind != SharePointRollKey || !c.obs.Keys[s.Key].ManagedHSM {
+		if s.Kind != SharePointRollKey || !s.Params.ByURI || s.Params.Transport != Native {
 			continue
 		}
 		k, _ := c.inv.KeyByID(s.Key)
-		if s.Params.Transport == Manual && k.namedByURI() {
-			continue
-		}
 		c.err("key:"+s.Key, "managed_hsm_not_nameable", fmt.Sprintf("key %s is in a Managed HSM (%s), which SharePoint cannot be told by the transport %s: it names a vault by its short name", k.Name, k.Ref().Host, s.Params.Transport.Name(SharePoint)),
-			`declare "transports": {"sharepoint": "manual"}, whose cmdlet line names the key by its URI; or use a key in a vault`)
+			`declare "transports": {"sharepoint": "automation"} or "manual", whose cmdlet names the key by its URI; or use a key in a vault`)
 	}
-}
-
-// namedByURI says whether the line of a manual step must name the key by its
-// URI: it is in a Managed HSM, by the host that all clouds of Microsoft's share.
-func (k Key) namedByURI() bool {
-	labels := strings.Split(k.Ref().Host, ".")
-	return len(labels) > 2 && labels[1] == "managedhsm"
 }

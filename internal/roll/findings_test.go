@@ -196,7 +196,18 @@ func TestFindings(t *testing.T) {
 		{"adopts one that is disabled", func(x *tenant) {
 			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
 			x.latest("exo-a", func(v *roll.KeyVersion) { v.Enabled = false })
-		}, []want{{e, "key_disabled", "key:exo-a"}, {e, "key_disabled", "key:exo-a"}}},
+		}, []want{{e, "key_disabled", "key:exo-a"}}},
+		{"adopts one with an expiry", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.Expires = new(start.AddDate(1, 0, 0)) })
+		}, []want{{e, "key_has_expiry", "key:exo-a"}}},
+		{"adopts one whose nbf comes", func(x *tenant) {
+			x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Version: ver("exo-a", 2)}}
+			x.latest("exo-a", func(v *roll.KeyVersion) { v.NotBefore = new(start.Add(time.Hour)) })
+		}, []want{{w, "adopt_not_before", "key:exo-a"}}},
+		{"makes one after one whose nbf comes", func(x *tenant) {
+			x.latest("exo-b", func(v *roll.KeyVersion) { v.NotBefore = new(start.Add(time.Hour)) })
+		}, []want{{e, "key_not_before_future", "key:exo-b"}}},
 		{"asks for a larger size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 4096}} }, nil},
 		{"asks for the same size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 3072}} }, nil},
 		{"asks for a smaller size", func(x *tenant) { x.req.Keys = []roll.KeyRequest{{ID: "exo-a", Size: 2048}} }, []want{{e, "key_size_smaller", "key:exo-a"}}},

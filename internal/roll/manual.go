@@ -144,8 +144,8 @@ func notPasted(what string) *Fault {
 
 // SharePointLine is the cmdlet that moves a slot to a version, with what to
 // run before it. The cmdlets take no -Identity; a version is written as the 32
-// hex digits that the vault shows.
-func SharePointLine(inv Inventory, geo Geo, k Key, version string, slot Slot) (Offer, *Fault) {
+// hex digits that the vault shows. byURI names the key by its URI (Params.ByURI).
+func SharePointLine(inv Inventory, geo Geo, k Key, version string, slot Slot, byURI bool) (Offer, *Fault) {
 	switch admin := strings.TrimSuffix(geo.AdminURL, "/"); {
 	case !pasteURL.MatchString(admin):
 		return Offer{}, notPasted("the admin URL of geo " + geo.ID)
@@ -155,7 +155,7 @@ func SharePointLine(inv Inventory, geo Geo, k Key, version string, slot Slot) (O
 		return Offer{}, notPasted("the version of key " + k.ID)
 	}
 	line := "-KeyVaultName " + k.VaultName() + " -KeyName " + k.Name + " -KeyVersion " + version
-	if k.namedByURI() {
+	if byURI {
 		if !pasteURL.MatchString("https://" + k.Ref().Host) {
 			return Offer{}, notPasted("the vault of key " + k.ID)
 		}

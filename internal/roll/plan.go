@@ -99,6 +99,9 @@ type Params struct {
 	Scope string `json:"scope,omitempty"`
 	// Transport of the change, and of what watches it; "" is the native one.
 	Transport Transport `json:"transport,omitempty"`
+	// ByURI: SharePoint is told the key by its URI, since the vault is a Managed
+	// HSM, which has no short name.
+	ByURI bool `json:"by_uri,omitempty"`
 	// Gap to keep after the last SharePoint operation on the same geo.
 	Gap Duration `json:"gap,omitempty"`
 }

@@ -259,7 +259,7 @@ func (b *builder) slot(p Policy, slot Slot, prev int) int {
 		title = fmt.Sprintf("Replace the %s key of SharePoint geo %s (%s) by key %s", slot, p.Geo, old, keyID)
 	}
 	rolled := b.add(PlanStep{Kind: SharePointRollKey, After: after, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{OldVersion: ref.Version, Replaces: old, Gap: gap, Scope: scope, Transport: via},
+		Params: Params{OldVersion: ref.Version, Replaces: old, Gap: gap, Scope: scope, Transport: via, ByURI: b.obs.Keys[keyID].ManagedHSM},
 		Title:  title, EstimateSeconds: estimateRead})
 	return b.add(PlanStep{Kind: SharePointAwait, After: []int{rolled}, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
 		Params: Params{Scope: scope, Transport: via, Replaces: old},

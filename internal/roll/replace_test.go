@@ -156,6 +156,10 @@ func TestReplaceFindings(t *testing.T) {
 			x.after = func() { x.inv.Policies = x.inv.Policies[:2] }
 		}, []string{"error replacement_not_possible policy:spo"}},
 		{"a Managed HSM, by CSOM", func(x *tenant) { x.inHSM("spo-c", 2) }, []string{"error managed_hsm_not_nameable key:spo-c"}},
+		{"a Managed HSM, by runbook", func(x *tenant) {
+			x.inHSM("spo-c", 2)
+			x.obs.Transports = map[string]roll.ChosenTransport{roll.Place(roll.SharePoint, "NAM"): {Via: roll.Automation}}
+		}, nil},
 		{"a Managed HSM, by hand", func(x *tenant) {
 			x.inv.Keys[len(x.inv.Keys)-1].VaultURL = "https://contoso.managedhsm.azure.net"
 			x.inHSM("spo-c", 2)
@@ -164,7 +168,7 @@ func TestReplaceFindings(t *testing.T) {
 		{"a Managed HSM of a strange name, by hand", func(x *tenant) {
 			x.inHSM("spo-c", 2)
 			x.obs.Transports = map[string]roll.ChosenTransport{roll.Place(roll.SharePoint, "NAM"): {Via: roll.Manual}}
-		}, []string{"error managed_hsm_not_nameable key:spo-c"}},
+		}, nil},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			x := &tenant{req: replace(roll.Primary)}
@@ -250,12 +254,12 @@ func TestReplacedDeclaration(t *testing.T) {
 func TestManualLineOfManagedHSM(t *testing.T) {
 	geo := contoso().SharePoint.Geos[0]
 	k := roll.Key{ID: "h", VaultURL: "https://Contoso-HSM.managedhsm.azure.net/", Name: "Key-1"}
-	o, f := roll.SharePointLine(contoso(), geo, k, ver("h", 1), roll.Secondary)
+	o, f := roll.SharePointLine(contoso(), geo, k, ver("h", 1), roll.Secondary, true)
 	if want := "Update-SPODataEncryptionPolicy -KeyVaultUri https://contoso-hsm.managedhsm.azure.net/keys/Key-1/" + ver("h", 1) + " -KeyType Secondary"; f != nil || o.Line != want {
 		t.Errorf("%+v %q", f, o.Line)
 	}
 	k.VaultURL = "https://contoso.managedhsm.azure.net;rm"
-	if o, f := roll.SharePointLine(contoso(), geo, k, ver("h", 1), roll.Secondary); f == nil {
+	if o, f := roll.SharePointLine(contoso(), geo, k, ver("h", 1), roll.Secondary, true); f == nil {
 		t.Errorf("%q", o.Line)
 	}
 }

@@ -65,7 +65,7 @@ func TestManualLines(t *testing.T) {
 	inv := contoso()
 	k, _ := inv.KeyByID("spo-a")
 	const version = "0123456789abcdef0123456789abcdef"
-	spo, fault := roll.SharePointLine(inv, inv.SharePoint.Geos[0], k, version, roll.Secondary)
+	spo, fault := roll.SharePointLine(inv, inv.SharePoint.Geos[0], k, version, roll.Secondary, false)
 	if fault != nil {
 		t.Fatal(fault)
 	}
@@ -77,7 +77,7 @@ func TestManualLines(t *testing.T) {
 	}
 	gov := inv
 	gov.Cloud = "gcc_high"
-	if o, _ := roll.SharePointLine(gov, inv.SharePoint.Geos[0], k, version, roll.Primary); o.Connect != spo.Connect+" -Region ITAR" {
+	if o, _ := roll.SharePointLine(gov, inv.SharePoint.Geos[0], k, version, roll.Primary, false); o.Connect != spo.Connect+" -Region ITAR" {
 		t.Errorf("GCC High connects by %s", o.Connect)
 	}
 	const guid = "5e2b9c64-7d13-4f6a-9a41-1c0d7b52e8f3"
@@ -102,11 +102,15 @@ func TestNothingElseIsPasted(t *testing.T) {
 	evil := geo
 	evil.AdminURL = "https://contoso-admin.sharepoint.com -Credential $x"
 	for name, f := range map[string]func() (roll.Offer, *roll.Fault){
-		"key":     func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, geo, bad, version, roll.Primary) },
-		"version": func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, geo, k, "new", roll.Primary) },
-		"slot":    func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, geo, k, version, "both") },
-		"url":     func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, evil, k, version, roll.Primary) },
-		"check":   func() (roll.Offer, *roll.Fault) { return roll.SharePointCheckLine(inv, evil) },
+		"key": func() (roll.Offer, *roll.Fault) {
+			return roll.SharePointLine(inv, geo, bad, version, roll.Primary, false)
+		},
+		"version": func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, geo, k, "new", roll.Primary, false) },
+		"slot":    func() (roll.Offer, *roll.Fault) { return roll.SharePointLine(inv, geo, k, version, "both", false) },
+		"url": func() (roll.Offer, *roll.Fault) {
+			return roll.SharePointLine(inv, evil, k, version, roll.Primary, false)
+		},
+		"check": func() (roll.Offer, *roll.Fault) { return roll.SharePointCheckLine(inv, evil) },
 		"guid": func() (roll.Offer, *roll.Fault) {
 			return roll.ExchangeLine(inv, roll.Policy{ID: "p", Workload: roll.Exchange, GUID: "$(x)"})
 		},

@@ -80,6 +80,11 @@ func (c *Client) Roll(ctx context.Context, slot roll.Slot, vault, key, version, 
 	return c.query(ctx, call)
 }
 
+// RollURI sends nothing: no method of SharePoint's is known that takes a URI.
+func (c *Client) RollURI(context.Context, roll.Slot, string, string) (roll.SharePointObservation, error) {
+	return roll.SharePointObservation{}, msapi.Invalid(msapi.ServiceSharePoint, opRoll, "a vault is named by its short name, which a Managed HSM has not")
+}
+
 func (c *Client) call(op, body, opID string) msapi.Call {
 	h := http.Header{}
 	h.Set("Content-Type", "text/xml")

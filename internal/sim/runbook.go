@@ -182,17 +182,17 @@ func (w *World) sharePointRunbook(t *tenant, j *runbookJob, p parameters, line r
 	if slot < 0 {
 		return fail("System.ArgumentException", "KeyType is Primary or Secondary.", false)
 	}
+	if (p.text("KeyVaultUri") != "") == (p.text("KeyVaultName") != "" || p.text("KeyName") != "" || p.text("KeyVersion") != "") {
+		return fail("System.ArgumentException", "A roll needs KeyVaultUri, or KeyVaultName, KeyName and KeyVersion.", false)
+	}
 	c := w.inJob(t, ServiceSharePoint, OpRollKey, g.id+"/"+slotName(slot), j, now)
 	c.geo, c.record.Geo, c.aliases = g.id, g.id, []string{g.id}
-	if v := w.vaults[strings.ToLower(p.text("KeyVaultName"))]; v != nil && v.tenant == t {
-		if k := v.key(p.text("KeyName")); k != nil {
-			c.keys = []*key{k}
-		}
-	}
+	named, version := w.namedInJob(t, p)
+	c.keys = named
 	if ans := w.inJobFaults(c, now); ans != nil {
 		return fail("Microsoft.SharePoint.Client.ServerException", "The remote server returned an error.", true)
 	}
-	to, bad := w.mayRoll(g, slot, c.keys, strings.ToLower(strings.ReplaceAll(p.text("KeyVersion"), "-", "")), now)
+	to, bad := w.mayRoll(g, slot, c.keys, version, now)
 	if bad != nil {
 		return fail(bad.typ, bad.message, true)
 	}
@@ -203,6 +203,28 @@ func (w *World) sharePointRunbook(t *tenant, j *runbookJob, p parameters, line r
 	g.roll(slot, to, c.record, c.freeze, now)
 	line.OK, line.Result = true, g.runbookStatus(c, now)
 	return line
+}
+
+// namedInJob is the key that a roll by runbook names, as a list of one or none,
+// and the version. The cmdlet names a key by the short names of vault and key,
+// or by the URI of its version; a Managed HSM has no short name.
+func (w *World) namedInJob(t *tenant, p parameters) (keys []*key, version string) {
+	v, name := w.vaults[strings.ToLower(p.text("KeyVaultName"))], p.text("KeyName")
+	version = p.text("KeyVersion")
+	byURI := p.text("KeyVaultUri") != ""
+	if byURI {
+		host, path, _ := strings.Cut(strings.TrimPrefix(p.text("KeyVaultUri"), "https://"), "/keys/")
+		v = w.hosts[strings.ToLower(host)]
+		name, version, _ = strings.Cut(path, "/")
+	}
+	version = strings.ToLower(strings.ReplaceAll(version, "-", ""))
+	if v == nil || v.tenant != t || v.hsm && !byURI {
+		return nil, version
+	}
+	if k := v.key(name); k != nil {
+		keys = []*key{k}
+	}
+	return keys, version
 }
 
 // runbookStatus is what the runbook makes of Get-SPODataEncryptionPolicy.

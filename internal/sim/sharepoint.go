@@ -112,11 +112,12 @@ func (w *World) processQuery(rw http.ResponseWriter, r *http.Request, g *geo, id
 	w.run(rw, r, c)
 }
 
-// namedKey is the key that a roll names, as a list of one or none.
+// namedKey is the key that a roll names, as a list of one or none. A Managed
+// HSM has no short name.
 func (w *World) namedKey(t *tenant, q query) []*key {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if v := w.vaults[strings.ToLower(q.vault)]; v != nil && v.tenant == t {
+	if v := w.vaults[strings.ToLower(q.vault)]; v != nil && v.tenant == t && !v.hsm {
 		if k := v.key(q.key); k != nil {
 			return []*key{k}
 		}

@@ -203,13 +203,26 @@ func (s *RunbookSites) Status(ctx context.Context) (roll.SharePointObservation, 
 
 // Roll begins to move the slot to the version, by the job named opID.
 func (s *RunbookSites) Roll(ctx context.Context, slot roll.Slot, vault, key, version, opID string) (roll.SharePointObservation, error) {
+	return s.roll(ctx, slot, opID, map[string]string{"KeyVaultName": vault, "KeyName": key, "KeyVersion": version})
+}
+
+// RollURI is Roll to a version that is named by its URI, by the other form of
+// Microsoft's cmdlet.
+func (s *RunbookSites) RollURI(ctx context.Context, slot roll.Slot, uri, opID string) (roll.SharePointObservation, error) {
+	return s.roll(ctx, slot, opID, map[string]string{"KeyVaultUri": uri})
+}
+
+func (s *RunbookSites) roll(ctx context.Context, slot roll.Slot, opID string, named map[string]string) (roll.SharePointObservation, error) {
 	j := s.job("roll_key", "roll")
 	j.Name, j.Mutating = opID, true
 	keyType, ok := map[roll.Slot]string{roll.Primary: "Primary", roll.Secondary: "Secondary"}[slot]
 	if !ok {
 		return roll.SharePointObservation{}, msapi.Invalid(msapi.ServiceAutomation, j.Operation, fmt.Sprintf("%q is not a slot", slot))
 	}
-	j.Parameters["KeyVaultName"], j.Parameters["KeyName"], j.Parameters["KeyVersion"], j.Parameters["KeyType"] = vault, key, version, keyType
+	j.Parameters["KeyType"] = keyType
+	for name, value := range named {
+		j.Parameters[name] = value
+	}
 	raw, err := s.jobs.Run(ctx, j)
 	if err != nil {
 		return roll.SharePointObservation{}, err

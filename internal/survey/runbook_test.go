@@ -80,11 +80,44 @@ func TestRunbookChangesAreUnderTheirFlag(t *testing.T) {
 	}
 }
 
+// TestRunbookNamesKeyInOneForm: the cmdlet's two parameter sets, each whole,
+// never mixed, and nothing called where neither is given.
+func TestRunbookNamesKeyInOneForm(t *testing.T) {
+	_, code := script(t, "Keyroll-SharePoint")
+	flat := regexp.MustCompile(`\s+`).ReplaceAllString(code, " ")
+	for _, must := range []string{
+		"$key = $null if ($KeyVaultUri -and -not ($KeyVaultName -or $KeyName -or $KeyVersion)) { $key = @{ KeyVaultUri = $KeyVaultUri } }",
+		"elseif ($KeyVaultName -and $KeyName -and $KeyVersion -and -not $KeyVaultUri) { $key = @{ KeyVaultName = $KeyVaultName; KeyName = $KeyName; KeyVersion = ([guid] $KeyVersion) } }",
+		"if ($null -eq $key -or -not $KeyType) { throw",
+		"Update-SPODataEncryptionPolicy @key -KeyType $KeyType -Confirm:$false",
+	} {
+		if !strings.Contains(flat, must) {
+			t.Errorf("the script does not say %s", must)
+		}
+	}
+	if n := strings.Count(code, "$key ="); n != 3 {
+		t.Errorf("$key is set in %d places", n)
+	}
+	pattern := regexp.MustCompile(`ValidatePattern\('([^']+)'\)\]\[string\] \$KeyVaultUri`).FindStringSubmatch(code)
+	if len(pattern) != 2 {
+		t.Fatal("KeyVaultUri is not held to a pattern")
+	}
+	const hsm, version = "https://contoso-hsm.managedhsm.azure.net/keys/", "0123456789abcdef0123456789abcdef"
+	for uri, want := range map[string]bool{
+		hsm + "Key-1/" + version: true, hsm + "Key-1": false, hsm + "Key-1/" + version + ";x": false, hsm + "Key 1/" + version: false,
+		"http://contoso-hsm.managedhsm.azure.net/keys/Key-1/" + version: false, hsm + "a/b/" + version: false,
+	} {
+		if regexp.MustCompile(pattern[1]).MatchString(uri) != want {
+			t.Errorf("%s: want %t", uri, want)
+		}
+	}
+}
+
 // TestRunbooksTakeWhatIsSent: the names of the parameters that the connector
 // sends, and no parameter that it does not.
 func TestRunbooksTakeWhatIsSent(t *testing.T) {
 	for name, want := range map[string][]string{
-		"Keyroll-SharePoint": {"Action", "AdminUrl", "KeyName", "KeyType", "KeyVaultName", "KeyVersion", "RequestId", "TenantId"},
+		"Keyroll-SharePoint": {"Action", "AdminUrl", "KeyName", "KeyType", "KeyVaultName", "KeyVaultUri", "KeyVersion", "RequestId", "TenantId"},
 		"Keyroll-Exchange":   {"Action", "Identity", "RequestId", "TenantId", "Workload"},
 	} {
 		_, code := script(t, name)
