@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -54,6 +55,10 @@ func (h *house) reach(situation string) api.Roll {
 		return h.approve(ask(more).ID)
 	case roll.InRun:
 		return h.approve(ask(named("spo-a")).ID)
+	case roll.InHands:
+		r := h.approve(ask(named("exo-a")).ID)
+		h.work()
+		return h.await(r.ID, "at its manual step", func(r api.Roll) bool { return manualStep(r) != nil })
 	case roll.InFlightRun:
 		return rolling("spo-a")
 	case roll.InHalt:
@@ -130,6 +135,12 @@ func (h *house) perform(act string, r api.Roll) *httptest.ResponseRecorder {
 		return h.as("olga", "POST", p+"/retry", map[string]any{"step_id": step, "assume": "applied"})
 	case roll.ActReplan:
 		return h.as("olga", "POST", p+"/replan", nil)
+	case roll.ActReport, roll.ActReportNot:
+		if s := manualStep(r); s != nil {
+			step = s.N
+		}
+		outcome := map[string]string{roll.ActReport: "done", roll.ActReportNot: "not_done"}[act]
+		return h.as("olga", "POST", p+"/steps/"+strconv.Itoa(step)+"/report", map[string]any{"outcome": outcome})
 	case roll.ActAbandon:
 		return h.as("olga", "POST", p+"/abandon", why)
 	}
@@ -152,7 +163,11 @@ func TestEveryActInEverySituation(t *testing.T) {
 		t.Run(situation, func(t *testing.T) {
 			t.Parallel()
 			h := newHouse(t)
-			h.declare()
+			if situation == roll.InHands {
+				h.byHand()
+			} else {
+				h.declare()
+			}
 			r := h.reach(situation)
 			if string(r.State) != string(rows[0].State) {
 				t.Fatalf("reached %s, want %s", r.State, rows[0].State)

@@ -30,6 +30,7 @@ const (
 	InSchedule       = "waits for its start time"
 	InRun            = "at work, nothing under way at Microsoft"
 	InFlightRun      = "SharePoint rolls for it"
+	InHands          = "a person has been shown the line to run by hand"
 	InHalt           = "halted, nothing under way"
 	InHaltFlight     = "halted, while SharePoint rolls for another step"
 	InHaltUnproven   = "halted at a SharePoint operation whose end is unproven"
@@ -51,7 +52,8 @@ const (
 	ActReplan      = "replan"
 	ActAbandon     = "abandon, the first person"
 	ActAbandonTwo  = "abandon, a second person"
-	ActReport      = "report of a manual step"
+	ActReport      = "report of a manual step: done"
+	ActReportNot   = "report of a manual step: not done"
 	ActDue         = "the start time comes"
 	ActExpire      = "the approval expires"
 	ActWorkerDies  = "the worker dies"
@@ -60,7 +62,7 @@ const (
 
 // Acts lists every act, those of people first.
 func Acts() []string {
-	return []string{ActApprove, ActApproveOwn, ActReject, ActCancel, ActRetry, ActAssume, ActReplan, ActAbandon, ActAbandonTwo, ActReport,
+	return []string{ActApprove, ActApproveOwn, ActReject, ActCancel, ActRetry, ActAssume, ActReplan, ActAbandon, ActAbandonTwo, ActReport, ActReportNot,
 		ActDue, ActExpire, ActWorkerDies, ActPlanChanges}
 }
 
@@ -68,7 +70,7 @@ func Acts() []string {
 func Ways() ([]Way, error) {
 	s := &sample{now: time.Date(2026, 3, 2, 8, 0, 0, 0, time.UTC)}
 	var out []Way
-	for _, situation := range []string{InApproval, InSecondApproval, InSchedule, InRun, InFlightRun, InHalt, InHaltFlight, InHaltUnproven,
+	for _, situation := range []string{InApproval, InSecondApproval, InSchedule, InRun, InFlightRun, InHands, InHalt, InHaltFlight, InHaltUnproven,
 		InCancel, InSuccess, InAbandoned, InCancelled, InRejected} {
 		r := s.in(situation)
 		for _, act := range Acts() {
@@ -176,6 +178,13 @@ func (s *sample) new(start *time.Time, emergency bool) Roll {
 	return r
 }
 
+// byHand is a roll whose Exchange refresh is a manual step.
+func (s *sample) byHand() Roll {
+	r := s.new(nil, false)
+	r.Steps[2].Params.Transport, r.Plan.Steps[2].Params.Transport = Manual, Manual
+	return r
+}
+
 func (s *sample) in(situation string) Roll {
 	arno, olga := Actor{"arno", Person}, Actor{"olga", Person}
 	r := s.new(nil, situation == InSecondApproval)
@@ -205,6 +214,10 @@ func (s *sample) in(situation string) Roll {
 		return s.apply(r, yes)
 	case InFlightRun:
 		return s.do(at(run(), 5, 6, 7), 8, rolling)
+	case InHands:
+		return s.do(at(s.apply(s.byHand(), yes), 1, 2), 3, func(n int, epoch int64) Event {
+			return Offered{N: n, Epoch: epoch, Offer: Offer{Connect: "Connect-ExchangeOnline", Line: "Set-DataEncryptionPolicy -Identity {guid} -Refresh", At: s.now}}
+		})
 	case InHalt:
 		return s.do(run(), 2, halt)
 	case InHaltFlight:
@@ -232,7 +245,7 @@ func (s *sample) event(act string, r Roll) Event {
 	paula, olga, rita := Actor{"paula", Person}, Actor{"olga", Person}, r.Requester
 	halted, running := 1, 1
 	for _, st := range r.Steps {
-		if st.State == StepNeedsAttention {
+		if st.State == StepNeedsAttention || st.WaitingFor == WaitManual {
 			halted = st.N
 		}
 		if st.State == StepReady && st.Kind == Preflight {
@@ -260,6 +273,8 @@ func (s *sample) event(act string, r Roll) Event {
 		return GiveUp{By: paula, Reason: "none"}
 	case ActReport:
 		return Reported{By: olga, N: halted, Outcome: ReportDone}
+	case ActReportNot:
+		return Reported{By: olga, N: halted, Outcome: ReportNotDone}
 	case ActDue:
 		return Due{}
 	case ActExpire:
