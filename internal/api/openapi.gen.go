@@ -2276,6 +2276,9 @@ type StepKind string
 
 // StepParams What the step needs beyond its subject; all of it is in the plan's hash.
 type StepParams struct {
+	// Account The Azure Automation account whose runbook makes the change, by its resource id.
+	Account string `json:"account,omitempty,omitzero"`
+
 	// Adopt The existing version to take instead of making one.
 	Adopt string `json:"adopt,omitempty,omitzero"`
 

@@ -41,7 +41,7 @@ func planKey(k roll.PlanKey) PlanKey {
 
 func planStep(s roll.PlanStep) PlanStep {
 	params := StepParams{OldVersion: s.Params.OldVersion, Adopt: s.Params.Adopt, NotBefore: utc(s.Params.NotBefore), Scope: s.Params.Scope,
-		Size: s.Params.Size, Migrate: s.Params.Migrate, Replaces: s.Params.Replaces, ByURI: s.Params.ByURI}
+		Size: s.Params.Size, Migrate: s.Params.Migrate, Replaces: s.Params.Replaces, ByURI: s.Params.ByURI, Account: s.Params.Account}
 	if t := s.Params.Transport; t != roll.Native {
 		params.Transport = TransportName(t)
 	} else if hasTransport(s.Kind) {

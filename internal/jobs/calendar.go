@@ -31,17 +31,20 @@ func (a *attempt) opening(c *roll.Closed) time.Time {
 }
 
 // lastCheck is asked just before a call that changes something, or a line that
-// does is shown: the calendar may have been edited, and this process cut off,
-// since the step began.
+// does is shown: the calendar or the Automation account may have been declared
+// otherwise, and this process cut off, since the step began.
 func (a *attempt) lastCheck(ctx context.Context) roll.Event {
 	t, err := a.d.store.Tenant(ctx, a.roll.TenantID)
 	if err != nil {
 		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(a.d.cfg.BackoffBase), Code: "database",
-			Detail: "the tenant's calendar could not be read", NotApplied: !a.settle}
+			Detail: "the tenant's declaration could not be read", NotApplied: !a.settle}
 	}
 	a.inv.Windows, a.inv.Freezes = t.Inventory.Windows, t.Inventory.Freezes
 	if ev := a.shut(a.inv); ev != nil {
 		return ev
+	}
+	if f := roll.CheckAccount(t.Inventory, a.step.Params.Account); f != nil {
+		return a.fault(f)
 	}
 	if !a.mayAct() {
 		return a.tooStale()

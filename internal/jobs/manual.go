@@ -62,10 +62,12 @@ func (a *attempt) rollByHand(ctx context.Context, p roll.Policy, k roll.Key, ver
 	if ev := a.usable(ctx, k, version); ev != nil {
 		return ev
 	}
+	ready := func() roll.Event { return a.slotDeclared(p, k, roll.SharePointObservation{}) }
 	if s != nil {
-		if ev := a.slotReady(ctx, s, p, k, version); ev != nil {
-			return ev
-		}
+		ready = func() roll.Event { return a.slotReady(ctx, s, p, k, version) }
+	}
+	if ev := ready(); ev != nil {
+		return ev
 	}
 	if ev := a.underLease(ctx); ev != nil {
 		return ev

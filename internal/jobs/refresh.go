@@ -48,6 +48,9 @@ func (a *attempt) refresh(ctx context.Context) roll.Event {
 	if ev := a.lastCheck(ctx); ev != nil {
 		return ev
 	}
+	if m, err = a.d.tenants.Mail(a.inv.SentTo(a.step.Params.Account), a.step.Params.Transport); err != nil {
+		return a.failed(err)
+	}
 	receipt, err := m.Refresh(ctx, p.Workload, p.GUID, a.step.OpID)
 	if err != nil {
 		if c := a.d.cfg.classify(err, a.step.Attempt); c.Maybe {

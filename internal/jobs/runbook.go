@@ -11,7 +11,8 @@ import (
 // ends the attempt while that is open. A job of the operation's name is never
 // followed by another one while it may still act.
 func (a *attempt) fate(ctx context.Context, w roll.Workload) (roll.Fate, roll.Event) {
-	run, err := a.d.tenants.Runbook(a.inv, roll.Place(w, a.step.Geo))
+	// In the account that it was sent to: another one, declared since, knows nothing of it.
+	run, err := a.d.tenants.Runbook(a.inv.SentTo(a.step.Params.Account), roll.Place(w, a.step.Geo))
 	if err != nil {
 		return roll.Fate{}, a.failed(err)
 	}
@@ -24,7 +25,11 @@ func (a *attempt) fate(ctx context.Context, w roll.Workload) (roll.Fate, roll.Ev
 			Detail: fmt.Sprintf("the runbook job %s is %s: it stands still, and may go on when somebody resumes it", a.step.OpID, f.State),
 			Action: "resume or stop the job in the Automation account, then retry: what it did is found out before anything else is called"}
 	case f.Found && !f.Ended:
-		return f, roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitRunbook, Until: a.now().Add(a.d.cfg.Poll), Look: roll.Look{Seen: f.State}}
+		return f, roll.Waits{N: a.step.N, Epoch: a.step.Epoch, For: roll.WaitRunbook, Until: a.now().Add(a.d.cfg.Poll), Look: roll.Look{Seen: roll.JobSeen + f.State}}
+	case !f.Found && a.step.JobSeen():
+		return f, roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: "runbook_job_not_shown",
+			Detail: fmt.Sprintf("the Automation account shows no job %s any more, and has shown it before: it may still act", a.step.OpID),
+			Action: "look for the job in the Automation account; when it is shown again, retry: what it did is found out before anything else is called. If it is gone for good, two people abandon the roll"}
 	}
 	return f, nil
 }

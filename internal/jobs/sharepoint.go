@@ -59,6 +59,9 @@ func (a *attempt) rollKey(ctx context.Context) roll.Event {
 	if ev := a.lastCheck(ctx); ev != nil {
 		return ev
 	}
+	if s, err = a.d.tenants.Sites(a.inv.SentTo(a.step.Params.Account), a.step.Geo, a.step.Params.Transport); err != nil {
+		return a.failed(err)
+	}
 	seen, err := a.sendRoll(ctx, s, k, rk.NewVersion)
 	if err != nil {
 		return a.rollFailed(ctx, s, err)
@@ -118,13 +121,26 @@ func (a *attempt) slotReady(ctx context.Context, s sites, p roll.Policy, k roll.
 	if f := roll.CheckSlot(a.inv, p, a.step.Slot, seen, a.step.Params.OldVersion); f != nil {
 		return a.fault(f)
 	}
-	if old := a.step.Params.Replaces; old != "" {
-		if p.SlotKey(a.step.Slot) != old {
-			return a.fault(slotRedeclared(p, a.step))
-		}
-		if f := roll.CheckReplacement(a.inv, p, a.step.Slot, seen, k); f != nil {
-			return a.fault(f)
-		}
+	return a.slotDeclared(p, k, seen)
+}
+
+// slotDeclared holds a slot's step against what is declared now: an edit since
+// the plan must not make it put one key into both slots (rule 6). seen is empty
+// where nobody but people sees the slots.
+func (a *attempt) slotDeclared(p roll.Policy, k roll.Key, seen roll.SharePointObservation) roll.Event {
+	old, declared := a.step.Params.Replaces, p.SlotKey(a.step.Slot)
+	switch {
+	case old == "" && declared != k.ID:
+		return a.fault(&roll.Fault{Code: "declaration_changed",
+			Seen:   fmt.Sprintf("the %s slot of policy %s is declared as key %s; this roll gives key %s its new version there", a.step.Slot, p.ID, declared, k.ID),
+			Remedy: "declare what SharePoint has in the slot, then replan"})
+	case old == "":
+		return nil
+	case declared != old:
+		return a.fault(slotRedeclared(p, a.step))
+	}
+	if f := roll.CheckReplacement(a.inv, p, a.step.Slot, seen, k); f != nil {
+		return a.fault(f)
 	}
 	return nil
 }

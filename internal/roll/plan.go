@@ -102,6 +102,9 @@ type Params struct {
 	// ByURI: SharePoint is told the key by its URI, since the vault is a Managed
 	// HSM, which has no short name.
 	ByURI bool `json:"by_uri,omitempty"`
+	// Account is the Automation account whose runbook makes the change: an
+	// operation is looked for where it was sent, whatever is declared since.
+	Account string `json:"account,omitempty"`
 	// Gap to keep after the last SharePoint operation on the same geo.
 	Gap Duration `json:"gap,omitempty"`
 }

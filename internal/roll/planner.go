@@ -172,7 +172,7 @@ func (b *builder) steps() {
 			}
 		}
 		under := Params{Transport: b.obs.Transports[Place(p.Workload, "")].Via}
-		refresh := b.add(PlanStep{Kind: RefreshPolicy, After: after, Policy: p.ID, Params: under,
+		refresh := b.add(PlanStep{Kind: RefreshPolicy, After: after, Policy: p.ID, Params: Params{Transport: under.Transport, Account: b.inv.accountFor(under.Transport)},
 			Title: fmt.Sprintf("Refresh %s policy %s", p.Workload, p.Name), EstimateSeconds: estimateRefresh})
 		b.add(PlanStep{Kind: Verify, After: []int{refresh}, Policy: p.ID, Params: under,
 			Title: fmt.Sprintf("Verify %s policy %s", p.Workload, p.Name), EstimateSeconds: estimateRead})
@@ -259,7 +259,7 @@ func (b *builder) slot(p Policy, slot Slot, prev int) int {
 		title = fmt.Sprintf("Replace the %s key of SharePoint geo %s (%s) by key %s", slot, p.Geo, old, keyID)
 	}
 	rolled := b.add(PlanStep{Kind: SharePointRollKey, After: after, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
-		Params: Params{OldVersion: ref.Version, Replaces: old, Gap: gap, Scope: scope, Transport: via, ByURI: b.obs.Keys[keyID].ManagedHSM},
+		Params: Params{OldVersion: ref.Version, Replaces: old, Gap: gap, Scope: scope, Transport: via, Account: b.inv.accountFor(via), ByURI: b.obs.Keys[keyID].ManagedHSM},
 		Title:  title, EstimateSeconds: estimateRead})
 	return b.add(PlanStep{Kind: SharePointAwait, After: []int{rolled}, Policy: p.ID, Key: keyID, Slot: slot, Geo: p.Geo,
 		Params: Params{Scope: scope, Transport: via, Replaces: old},

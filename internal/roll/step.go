@@ -2,6 +2,7 @@ package roll
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -67,6 +68,13 @@ type Assumed struct {
 	By Actor     `json:"by"`
 	At time.Time `json:"at"`
 }
+
+// JobSeen begins what a step has seen where that is a runbook job's state.
+const JobSeen = "job "
+
+// JobSeen says that the job of the open operation has been seen: where it is
+// shown no more, it may still act.
+func (s Step) JobSeen() bool { return s.IntentOpen && strings.HasPrefix(s.Seen, JobSeen) }
 
 // StepError is the last error of a step, in words that may be shown.
 type StepError struct {

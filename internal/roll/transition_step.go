@@ -143,6 +143,9 @@ func (s *Step) look(l Look) {
 // one is another operation with another id.
 func (s *Step) closeIntent() {
 	if s.IntentOpen {
+		if s.JobSeen() {
+			s.Seen = ""
+		}
 		s.IntentOpen, s.IntentDeadline = false, nil
 		s.Offer, s.Report = nil, nil
 		s.OpRound++

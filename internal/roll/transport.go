@@ -78,6 +78,38 @@ type AutomationAccount struct {
 	RunOn string `json:"run_on,omitempty"`
 }
 
+// accountFor is the declared account where a change is made by runbook.
+func (inv Inventory) accountFor(via Transport) string {
+	if via != Automation || inv.Automation == nil {
+		return ""
+	}
+	return inv.Automation.Account
+}
+
+// SentTo is the declaration as it is for a step that was planned for an
+// account: its jobs are in that one.
+func (inv Inventory) SentTo(account string) Inventory {
+	if account == "" {
+		return inv
+	}
+	to := AutomationAccount{Account: account}
+	if inv.Automation != nil {
+		to.RunOn = inv.Automation.RunOn
+	}
+	inv.Automation = &to
+	return inv
+}
+
+// CheckAccount is the fault of a declaration that names another Automation
+// account than the one that a plan was approved for.
+func CheckAccount(inv Inventory, planned string) *Fault {
+	if planned == "" || strings.EqualFold(inv.accountFor(Automation), planned) {
+		return nil
+	}
+	return &Fault{"declaration_changed", fmt.Sprintf("the declared Automation account is %q; the plan was approved for %s", inv.accountFor(Automation), planned),
+		"declare that account again and retry, or replan"}
+}
+
 // Place is what has a transport of its own: Exchange (with multi-workload) as
 // a whole, and each SharePoint geo.
 func Place(w Workload, geo string) string {

@@ -114,12 +114,15 @@ func automationRoutes() []armRoute {
 			}},
 		{op: OpGetJob, method: http.MethodGet, pattern: jobPattern, do: withJob(func(a *account, j *runbookJob) answer {
 			return jsonAnswer(http.StatusOK, j.object(a))
-		})},
+		}), prepare: forJob},
 		{op: OpGetJobOutput, method: http.MethodGet, pattern: jobPattern + "/output", do: withJob(func(_ *account, j *runbookJob) answer {
 			return textAnswer(http.StatusOK, j.output)
-		})},
+		}), prepare: forJob},
 	}
 }
+
+// forJob lets a fault aim at the reads of one job.
+func forJob(_ *World, r *armRequest, c *call) { c.target = r.path["job"] }
 
 func withAccount(do func(*World, *account, *armRequest, *call, time.Time) answer) func(*World, *armRequest, *call, time.Time) answer {
 	return func(w *World, r *armRequest, c *call, now time.Time) answer {
