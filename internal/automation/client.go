@@ -81,6 +81,8 @@ type Outcome struct {
 	Found, Ended, Stuck bool
 	// State is the service's word.
 	State string
+	// EndedAt is when the job ended, by the service's clock; zero where it does not say.
+	EndedAt time.Time
 	// Result is what the runbook returned where it did what it should.
 	Result json.RawMessage
 	// Failed is why it did not: a job that failed, an output that cannot be
@@ -212,12 +214,16 @@ func (c *Client) Outcome(ctx context.Context, j Job) (Outcome, error) {
 		Properties struct {
 			Status    string `json:"status"`
 			Exception string `json:"exception"`
+			EndTime   string `json:"endTime"`
 		} `json:"properties"`
 	}
 	if err := json.Unmarshal(reply.Body, &doc); err != nil || doc.Properties.Status == "" {
 		return Outcome{}, c.api.Unreadable(call, reply, "job_not_understood", "the answer is not a job")
 	}
 	out := Outcome{Found: true, State: msapi.Token(doc.Properties.Status)}
+	if at, err := time.Parse(time.RFC3339Nano, doc.Properties.EndTime); err == nil {
+		out.EndedAt = at.UTC()
+	}
 	switch doc.Properties.Status {
 	case "Completed":
 		out.Ended = true

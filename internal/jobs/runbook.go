@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/keyroll/keyroll/internal/roll"
 )
@@ -66,25 +67,38 @@ func (a *attempt) settleRefreshJob(ctx context.Context) roll.Event {
 
 // settleRollJob is the job's half of settling a SharePoint roll: the event
 // that ends the attempt, or, where only SharePoint's status can tell what the
-// job did, why the job did not say so itself.
-func (a *attempt) settleRollJob(ctx context.Context, version string) (roll.Event, error) {
+// job did, the job's fate with why it did not say so itself.
+func (a *attempt) settleRollJob(ctx context.Context, version string) (roll.Event, roll.Fate) {
 	f, ev := a.fate(ctx, roll.SharePoint)
 	switch {
 	case ev != nil:
-		return ev, nil
+		return ev, f
 	case !f.Found:
-		return nil, nil
+		return nil, f
 	case f.Failed == nil:
-		return a.done(roll.Result{Version: version, SeenRolling: f.Seen.Status == roll.Rolling, Source: a.took()}), nil
+		return a.done(roll.Result{Version: version, SeenRolling: f.Seen.Status == roll.Rolling, Source: a.took()}), f
 	}
 	c := a.d.cfg.classify(f.Failed, a.step.Attempt)
 	switch {
 	case c.Maybe:
-		return nil, f.Failed
+		return nil, f
 	case c.Passing:
-		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(c.After), Code: c.Code, Detail: c.Detail, NotApplied: true}, nil
+		return roll.WillRetry{N: a.step.N, Epoch: a.step.Epoch, At: a.now().Add(c.After), Code: c.Code, Detail: c.Detail, NotApplied: true}, f
 	}
-	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, NotApplied: true}, nil
+	return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, NotApplied: true}, f
+}
+
+// clockSkew is how far Azure's clock may be ahead of ours; a time beyond that
+// is no time of the same clock.
+const clockSkew = time.Minute
+
+// jobSettles is until when an effect of a job that has ended may still show:
+// the cmdlet may have been its last act, long after the call's own deadline.
+func (a *attempt) jobSettles(f roll.Fate) time.Time {
+	if f.EndedAt.IsZero() || f.EndedAt.After(a.now().Add(clockSkew)) {
+		return time.Time{}
+	}
+	return f.EndedAt.Add(a.d.cfg.SettleSharePoint)
 }
 
 // lower is a service's word as part of a code.

@@ -189,13 +189,12 @@ func (a *attempt) rollFailed(ctx context.Context, s sites, cause error) roll.Eve
 // never sent again while SharePoint rolls or could still begin to.
 func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version string) roll.Event {
 	past := a.deadlinePassed() // before the look: what it does not show may begin while it is on its way
-	var refused error
+	var job roll.Fate
 	if a.step.Params.Transport == roll.Automation {
-		ev, failed := a.settleRollJob(ctx, version)
-		if ev != nil {
+		var ev roll.Event
+		if ev, job = a.settleRollJob(ctx, version); ev != nil {
 			return ev
 		}
-		refused = failed
 	}
 	seen, err := s.Status(ctx)
 	if err != nil {
@@ -212,13 +211,15 @@ func (a *attempt) settleRoll(ctx context.Context, s sites, k roll.Key, version s
 			Look: roll.Look{Seen: statusWord(seen.Status), Percent: whole(seen.Percent), Rolling: seen.Status == roll.Rolling}}
 	case !past:
 		return a.later(a.deadline(), "lost_answer", "SharePoint does not roll; looking again when the lost call can land no more")
+	case a.now().Before(a.jobSettles(job)):
+		return a.later(a.jobSettles(job), "lost_answer", "SharePoint does not roll; looking again when what the runbook job did last must show")
 	}
 	if taken && !exact {
 		return a.unproven()
 	}
-	if refused != nil && !a.step.SeenRolling {
+	if job.Failed != nil && !a.step.SeenRolling {
 		// The cmdlet failed, and nothing came of it: sent again it would fail again.
-		c := a.d.cfg.classify(refused, a.step.Attempt)
+		c := a.d.cfg.classify(job.Failed, a.step.Attempt)
 		return roll.Halted{N: a.step.N, Epoch: a.step.Epoch, Code: c.Code, Detail: c.Detail, Action: c.Action, NotApplied: true}
 	}
 	return a.notApplied()

@@ -256,3 +256,36 @@ func TestFreezeBeforeTheLine(t *testing.T) {
 		t.Fatalf("ended %s\n%s", r.State, show(r))
 	}
 }
+
+// TestJobFailsLate: a job that outlived the call's deadline fails just after its
+// cmdlet took effect, and SharePoint's status lags behind it. What it did last
+// is waited for, and nothing is sent again.
+func TestJobFailsLate(t *testing.T) {
+	t.Parallel()
+	h := newHouse(t, byRunbook)
+	h.declare()
+	r := h.requestKey("spo-a")
+	cfg := quick()
+	cfg.SettleSharePoint = 4 * time.Second
+	job := sim.Fault{Operation: sim.OpPutJob, Target: roll.OperationID(r.ID, firstOf(r, roll.SharePointRollKey), 0), Mode: sim.ModeJobSlow}
+	slow := h.fault(job)
+	job.Mode = sim.ModeJobFailsAfter
+	h.fault(job)
+	h.work(cfg)
+	h.approve(r.ID)
+	r = h.await(r.ID, "waiting for the job", func(r roll.Roll) bool {
+		return step(r, roll.SharePointRollKey).WaitingFor == roll.WaitRunbook
+	})
+	h.until(step(r, roll.SharePointRollKey).IntentDeadline.Add(100 * time.Millisecond))
+	lags := h.fault(sim.Fault{Service: "sharepoint", Operation: sim.OpGetStatus, Mode: sim.ModeStatus, Params: sim.FaultParams{Status: 2}})
+	must(t, h.sim.World.RemoveFault(slow))
+	h.await(r.ID, "waiting for what the job did last", func(r roll.Roll) bool {
+		s := step(r, roll.SharePointRollKey)
+		return s.Error != nil && s.Error.Code == "lost_answer" && s.IntentOpen && s.State == roll.StepReady
+	})
+	must(t, h.sim.World.RemoveFault(lags))
+	if r = h.ended(r.ID); r.State != roll.Succeeded || h.changes() != 1 {
+		t.Fatalf("ended %s after %d operations\n%s", r.State, h.changes(), show(r))
+	}
+	h.check(r)
+}

@@ -298,6 +298,8 @@ type Fate struct {
 	Found, Ended, Stuck bool
 	// State is the service's word.
 	State string
+	// EndedAt is when the job ended, by the service's clock; zero where it does not say.
+	EndedAt time.Time
 	// Failed is why the job did not do what it should; nil where it did, or where it has not ended.
 	Failed error
 	// Receipt is what an Exchange refresh returned, Seen what SharePoint showed.

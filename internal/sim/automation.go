@@ -49,7 +49,7 @@ type account struct {
 type runbookJob struct {
 	name, runbook, status, output, exception string
 	parameters                               map[string]string
-	start, due                               time.Time
+	start, due, ended                        time.Time
 	slow, fails, says                        *fault // of its put_job
 }
 
@@ -187,9 +187,12 @@ func (w *World) putJob(a *account, r *armRequest, c *call, now time.Time) answer
 
 // object is a job on the wire.
 func (j *runbookJob) object(a *account) map[string]any {
-	return map[string]any{"id": a.ID + "/jobs/" + j.name, "name": j.name, "type": "Microsoft.Automation/AutomationAccounts/Jobs",
-		"properties": map[string]any{"jobId": j.name, "status": j.status, "exception": j.exception,
-			"runbook": map[string]any{"name": j.runbook}, "parameters": j.parameters, "startTime": j.start.UTC().Format(time.RFC3339)}}
+	properties := map[string]any{"jobId": j.name, "status": j.status, "exception": j.exception,
+		"runbook": map[string]any{"name": j.runbook}, "parameters": j.parameters, "startTime": j.start.UTC().Format(time.RFC3339)}
+	if slices.Contains([]string{jobCompleted, jobFailed, jobStopped}, j.status) {
+		properties["endTime"] = j.ended.UTC().Format(time.RFC3339Nano)
+	}
+	return map[string]any{"id": a.ID + "/jobs/" + j.name, "name": j.name, "type": "Microsoft.Automation/AutomationAccounts/Jobs", "properties": properties}
 }
 
 // settle lets jobs run whose time has come; the lock is held.
@@ -203,12 +206,17 @@ func (a *account) settle(w *World, now time.Time) {
 		if held || now.Before(j.due) {
 			continue
 		}
-		w.runJob(a, j, maxTime(j.due, j.start))
+		at := maxTime(j.due, j.start)
+		if j.slow != nil {
+			at = now // a fault held it up until somebody looked
+		}
+		w.runJob(a, j, at)
 	}
 }
 
 // runJob is a job's whole doing, with what its fault makes of it.
 func (w *World) runJob(a *account, j *runbookJob, now time.Time) {
+	j.ended = now
 	if f := j.fails; f != nil && f.Mode == ModeJobFails {
 		j.status, j.exception = or(f.Params.Code, jobFailed), "The job was ended."
 		return
@@ -233,7 +241,7 @@ func (w *World) ResumeJob(tenant, name string) error {
 
 // StopJob ends a job that has not ended, by hand.
 func (w *World) StopJob(tenant, name string) error {
-	return w.onJob(tenant, name, func(_ *account, j *runbookJob, _ time.Time) { j.status = jobStopped })
+	return w.onJob(tenant, name, func(_ *account, j *runbookJob, now time.Time) { j.status, j.ended = jobStopped, now })
 }
 
 func (w *World) onJob(tenant, name string, do func(*account, *runbookJob, time.Time)) error {

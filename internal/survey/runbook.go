@@ -151,7 +151,7 @@ func applied(err error) error {
 }
 
 func fate(out automation.Outcome) roll.Fate {
-	f := roll.Fate{Found: out.Found, Ended: out.Ended, Stuck: out.Stuck, State: out.State}
+	f := roll.Fate{Found: out.Found, Ended: out.Ended, Stuck: out.Stuck, State: out.State, EndedAt: out.EndedAt}
 	if out.Failed != nil {
 		f.Failed = out.Failed
 	}
