@@ -62,7 +62,7 @@ func TestHaltedRolls(t *testing.T) {
 			arrange: func(h *house) {
 				must(h.t, h.sim.World.SetPermission(sim.Permission{Tenant: h.inv.TenantID, KeyVault: map[string]bool{vaultA: false}}))
 			},
-			code: "preflight_key_unreadable",
+			code: "preflight_credential_lacks_rights",
 			mend: func(h *house) {
 				must(h.t, h.sim.World.SetPermission(sim.Permission{Tenant: h.inv.TenantID, KeyVault: map[string]bool{vaultA: true}}))
 			}, way: "retry"},
