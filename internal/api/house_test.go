@@ -8,7 +8,9 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -111,8 +113,9 @@ func newHouse(t *testing.T) *house {
 
 func (h *house) startMicrosoft() {
 	h.t.Helper()
-	cert, key, err := sim.NewAppCertificate("keyroll")
+	app, err := appCertificate()
 	must(h.t, err)
+	cert, key := app[0], app[1]
 	seed := sim.ContosoSeed()
 	seed.AllowCertificate(sim.ContosoClientID, cert)
 	seed.Tenants[0].SharePoint.SitesPerSecond = 2000
@@ -120,7 +123,7 @@ func (h *house) startMicrosoft() {
 	must(h.t, err)
 	h.t.Cleanup(func() { _ = h.sim.Close() })
 	dir := h.t.TempDir()
-	must(h.t, os.WriteFile(filepath.Join(dir, "app.pem"), append(cert, key...), 0o600))
+	must(h.t, os.WriteFile(filepath.Join(dir, "app.pem"), slices.Concat(cert, key), 0o600))
 	creds := filepath.Join(dir, "credentials.json")
 	must(h.t, os.WriteFile(creds, []byte(`{"contoso":{"kind":"client_certificate","client_id":"`+sim.ContosoClientID+`","certificate_path":"app.pem"}}`), 0o600))
 	all, err := msapi.ReadCredentials(creds)
@@ -132,6 +135,12 @@ func (h *house) startMicrosoft() {
 	h.t.Cleanup(hc.CloseIdleConnections)
 	h.gw = survey.NewGateway(all, hc)
 }
+
+// appCertificate is the application's, one for all tests: RSA keys are slow to make.
+var appCertificate = sync.OnceValues(func() ([2][]byte, error) {
+	cert, key, err := sim.NewAppCertificate("keyroll")
+	return [2][]byte{cert, key}, err
+})
 
 func quietLog() *slog.Logger {
 	if os.Getenv("KEYROLL_TEST_LOG") != "" {

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"testing"
 	"time"
 
@@ -65,8 +67,9 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	t.Helper()
 	ctx := t.Context()
 	h := &house{t: t, url: pgtest.Open(t, migrate), inv: contoso()}
-	cert, key, err := sim.NewAppCertificate("keyroll")
+	app, err := appCertificate()
 	must(t, err)
+	cert, key := app[0], app[1]
 	seed := sim.ContosoSeed()
 	seed.AllowCertificate(sim.ContosoClientID, cert)
 	seed.Tenants[0].SharePoint.SitesPerSecond = 2000
@@ -80,7 +83,7 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	dir := t.TempDir()
 	h.dir = dir
 	must(t, os.WriteFile(filepath.Join(dir, "ca.pem"), h.sim.CAPEM(), 0o600))
-	must(t, os.WriteFile(filepath.Join(dir, "app.pem"), append(cert, key...), 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, "app.pem"), slices.Concat(cert, key), 0o600))
 	creds := filepath.Join(dir, "credentials.json")
 	must(t, os.WriteFile(creds, []byte(`{"contoso":{"kind":"client_certificate","client_id":"`+sim.ContosoClientID+`","certificate_path":"app.pem"}}`), 0o600))
 	all, err := msapi.ReadCredentials(creds)
@@ -123,6 +126,12 @@ func (h *house) clouds(seed sim.Seed) msapi.Clouds {
 	must(h.t, err)
 	return out
 }
+
+// appCertificate is the application's, one for all tests: RSA keys are slow to make.
+var appCertificate = sync.OnceValues(func() ([2][]byte, error) {
+	cert, key, err := sim.NewAppCertificate("keyroll")
+	return [2][]byte{cert, key}, err
+})
 
 func quietLog() *slog.Logger {
 	if os.Getenv("KEYROLL_TEST_LOG") != "" {

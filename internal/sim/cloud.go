@@ -58,7 +58,7 @@ func (w *World) addCloud(s Cloud) error {
 	case len(s.Logins) == 0 || s.Vault == "" || s.HSM == "" || s.Exchange == "" || s.ResourceManager == "":
 		return fmt.Errorf("logins, vault, hsm, exchange and resource_manager must be named")
 	case !strings.HasPrefix(s.SharePointAdmin, "-admin."):
-		return fmt.Errorf("sharepoint_admin %q does not begin with -admin.", s.SharePointAdmin)
+		return fmt.Errorf("sharepoint_admin %q must begin with \"-admin.\"", s.SharePointAdmin)
 	}
 	c := cloud{name: s.Name, logins: slices.Clone(s.Logins), vault: s.Vault, hsm: s.HSM, exchange: s.Exchange,
 		redirects: append([]string{s.Exchange}, s.ExchangeRedirects...), admin: s.SharePointAdmin,
