@@ -2,6 +2,8 @@ package api_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"log/slog"
 	"net/http"
@@ -119,7 +121,7 @@ func (h *house) startMicrosoft() {
 	seed := sim.ContosoSeed()
 	seed.AllowCertificate(sim.ContosoClientID, cert)
 	seed.Tenants[0].SharePoint.SitesPerSecond = 2000
-	h.sim, err = sim.Start(context.Background(), sim.Options{Seed: seed})
+	h.sim, err = sim.Start(context.Background(), sim.Options{Seed: seed, SigningKey: signingKey()})
 	must(h.t, err)
 	h.t.Cleanup(func() { _ = h.sim.Close() })
 	dir := h.t.TempDir()
@@ -140,6 +142,15 @@ func (h *house) startMicrosoft() {
 var appCertificate = sync.OnceValues(func() ([2][]byte, error) {
 	cert, key, err := sim.NewAppCertificate("keyroll")
 	return [2][]byte{cert, key}, err
+})
+
+// signingKey signs the tokens of all worlds, for the same reason.
+var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
 })
 
 func quietLog() *slog.Logger {

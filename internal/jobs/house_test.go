@@ -2,6 +2,8 @@ package jobs_test
 
 import (
 	"context"
+	"crypto/rand"
+	"crypto/rsa"
 	"encoding/json"
 	"errors"
 	"log/slog"
@@ -76,7 +78,7 @@ func newHouse(t *testing.T, change ...func(*sim.Seed, *roll.Inventory)) *house {
 	for _, f := range change {
 		f(&seed, &h.inv)
 	}
-	h.sim, err = sim.Start(context.Background(), sim.Options{Seed: seed})
+	h.sim, err = sim.Start(context.Background(), sim.Options{Seed: seed, SigningKey: signingKey()})
 	must(t, err)
 	t.Cleanup(func() { _ = h.sim.Close() })
 
@@ -131,6 +133,15 @@ func (h *house) clouds(seed sim.Seed) msapi.Clouds {
 var appCertificate = sync.OnceValues(func() ([2][]byte, error) {
 	cert, key, err := sim.NewAppCertificate("keyroll")
 	return [2][]byte{cert, key}, err
+})
+
+// signingKey signs the tokens of all worlds, for the same reason.
+var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		panic(err)
+	}
+	return key
 })
 
 func quietLog() *slog.Logger {

@@ -23,7 +23,7 @@ func New(seed Seed) (*World, error) {
 		lifetime: 3599 * time.Second, randomSeed: seed.RandomSeed, clouds: clouds(),
 		vaults: map[string]*vault{}, hosts: map[string]*vault{},
 		geos: map[string]*geo{}, apps: map[string]*app{},
-		signing: signingKey, fired: make(chan struct{}), closed: make(chan struct{}),
+		signing: lazySigningKey(), fired: make(chan struct{}), closed: make(chan struct{}),
 		requests: map[string]map[string]int{},
 	}
 	if seed.TokenLifetimeSeconds > 0 {

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type Options struct {
 	Addr        string    // of the TLS listener that is all of Microsoft
 	ControlAddr string    // of the plain listener of the control API
 	Logger      *slog.Logger
+	SigningKey  *rsa.PrivateKey // of Entra's tokens; nil: one of this world's own. RSA keys are slow to make
 }
 
 // Server is a world behind two listeners.
@@ -42,6 +44,9 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	world, err := New(o.Seed)
 	if err != nil {
 		return nil, fmt.Errorf("making the world: %w", err)
+	}
+	if o.SigningKey != nil {
+		world.signing = func() (*rsa.PrivateKey, error) { return o.SigningKey, nil }
 	}
 	if o.Logger != nil {
 		world.Logger = o.Logger

@@ -201,7 +201,8 @@ func (w *World) vaultOf(s string) *vault {
 	return w.vaults[s]
 }
 
-// signingKey is the token key of every world in this process, made at its first
-// use: RSA keys are slow to make, and most worlds of most tests are short.
-// Whose token it is stands in its claims.
-var signingKey = sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+// lazySigningKey makes the token key at its first use: most worlds of most
+// tests never sign a token, and RSA keys are slow to make.
+func lazySigningKey() func() (*rsa.PrivateKey, error) {
+	return sync.OnceValues(func() (*rsa.PrivateKey, error) { return rsa.GenerateKey(rand.Reader, 2048) })
+}
